@@ -1,0 +1,77 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { type ClientSession, type Collection, type Db, MongoBulkWriteError } from "mongodb";
+import type { StoredEvent } from "./log-entry.ts";
+
+/** What became of a batch: all of it stands, or its first `inserted` entries do and something stopped it there. */
+export type BatchOutcome =
+  | { readonly kind: "complete" }
+  | {
+      readonly kind: "stopped";
+      readonly inserted: number;
+      /** `position`: another process wrote there first. `stream`: that version of the stream exists. `unknown`: a fault; what stands was found out. */
+      readonly by: "position" | "stream" | "unknown";
+    };
+
+/** How long one round trip may take before its outcome counts as unknown. */
+const ROUND_TRIP_MS = 5000;
+const DUPLICATE_KEY = 11000;
+const DURABLE = { w: "majority", j: true } as const;
+
+/**
+ * Inserts a batch, in order, durable on a majority. Throws when the outcome is unknown: ask `whichStand` then, and do not
+ * write anything before it has answered.
+ */
+export async function insertBatch(events: Collection<StoredEvent>, documents: readonly StoredEvent[], session: ClientSession): Promise<BatchOutcome> {
+  try {
+    await events.insertMany(documents, { ordered: true, session, writeConcern: DURABLE, timeoutMS: ROUND_TRIP_MS });
+    return { kind: "complete" };
+  } catch (error) {
+    if (!(error instanceof MongoBulkWriteError) || error.result.getWriteConcernError()) throw error;
+    const [failure] = Array.isArray(error.writeErrors) ? error.writeErrors : [error.writeErrors];
+    if (failure?.code !== DUPLICATE_KEY) throw error;
+    // The server names the index in its message only; `_id` is checked before any other.
+    const by = failure.errmsg?.includes("index: _id_") ? "position" : "stream";
+    return { kind: "stopped", inserted: failure.index, by };
+  }
+}
+
+/**
+ * How many of a batch's documents, from its first, stand in the log for good, when its outcome was unknown; the rest will
+ * never appear. A write in the same session with a higher transaction number comes first: once a majority has it, the
+ * server refuses a late copy of the batch, and what it wrote before is as durable as that write.
+ */
+export async function whichStand(db: Db, events: Collection<StoredEvent>, documents: readonly StoredEvent[], session: ClientSession): Promise<number> {
+  const id = session.id?.id.toString("hex") ?? "";
+  await db
+    .collection<{ _id: string }>("writers")
+    .updateOne({ _id: id }, { $inc: { barriers: 1 }, $currentDate: { at: true } }, { upsert: true, session, writeConcern: DURABLE, timeoutMS: ROUND_TRIP_MS });
+  const ids = documents.map((document) => document._id);
+  const found = await events
+    .find({ _id: { $in: ids } }, { session, readConcern: "majority", readPreference: "primary", timeoutMS: ROUND_TRIP_MS, promoteLongs: false })
+    .sort({ _id: 1 })
+    .toArray();
+  let stood = 0;
+  for (const document of documents) {
+    const there = found[stood];
+    if (!there?._id.equals(document._id) || Buffer.compare(there.body.value(), document.body.value()) !== 0) break;
+    stood++;
+  }
+  return stood;
+}
+
+/**
+ * The newest position that a majority has; 0 when the log is empty. Where another process is known to have written at
+ * `atLeast`, waits a moment for a majority to have that too; it may also be gone with a deposed primary.
+ */
+export async function readTail(events: Collection<StoredEvent>, atLeast: number): Promise<number> {
+  for (let tries = 1; ; tries++) {
+    const newest = await events
+      .find({}, { projection: { _id: 1 }, readConcern: "majority", readPreference: "primary", timeoutMS: ROUND_TRIP_MS })
+      .sort({ _id: -1 })
+      .limit(1)
+      .next();
+    const tail = newest ? Number(newest._id) : 0;
+    if (tail >= atLeast || tries === 10) return tail;
+    await pause(tries);
+  }
+}

@@ -1,0 +1,203 @@
+import { type Db, type Filter, type FindOptions, Long } from "mongodb";
+import { decodeBody, EVENTS_COLLECTION, type RecordedEntry, type StoredEvent } from "./log-entry.ts";
+
+/** Which entries to read. */
+export type ReadFilter = {
+  /** Only those of this stream, such as "order-1234". */
+  readonly stream?: string;
+  /** Only those with an event of one of these types. */
+  readonly types?: readonly string[];
+};
+
+export type ReadOptions = ReadFilter & {
+  /** How many entries a batch holds at the most; 1,000 by default. */
+  readonly batchSize?: number;
+  /** Ends the reading by throwing its reason. */
+  readonly signal?: AbortSignal;
+};
+
+/** What a follower gets: entries, or, when a filter matched none, just how far it has looked. */
+export type Followed = { readonly entries: readonly RecordedEntry[]; readonly position: number };
+
+/** Reads the log. Every read is at majority: what it returns will not be taken back. Memory is bounded by two batches. */
+export type LogReader = {
+  /** The newest position; 0 when the log is empty. */
+  head(): Promise<number>;
+  /** Batches of entries with positions in (`after`, `to`], ascending; ends at the head of the log. Throws LogDamaged on a gap. */
+  readForward(options: ReadOptions & { readonly after: number; readonly to?: number }): AsyncGenerator<RecordedEntry[], void, undefined>;
+  /** Batches of entries with positions below `before` (the newest if absent), descending. */
+  readBackward(options: ReadOptions & { readonly before?: number }): AsyncGenerator<RecordedEntry[], void, undefined>;
+  /** The entries of a stream with versions above `afterVersion`, ascending. */
+  readStream(stream: string, afterVersion: number, signal?: AbortSignal): Promise<RecordedEntry[]>;
+  /** For each stream asked for, its entries with versions above the one given; streams with none are absent. One round trip. */
+  readStreams(wanted: ReadonlyMap<string, number>): Promise<Map<string, RecordedEntry[]>>;
+  /** Reads on as entries arrive, until the signal throws its reason. */
+  follow(options: ReadOptions & { readonly after: number; readonly signal: AbortSignal }): AsyncGenerator<Followed, void, undefined>;
+};
+
+/** The log is not what it must be: a position is missing, or a body cannot be decoded. */
+export class LogDamaged extends Error {
+  override readonly name = "LogDamaged";
+  /** The first position at which it is. */
+  readonly position: number;
+  constructor(position: number, what: string, options?: ErrorOptions) {
+    super(`the log is damaged at position ${position}: ${what}`, options);
+    this.position = position;
+  }
+}
+
+type Stored = Pick<StoredEvent, "_id" | "stream" | "version" | "types" | "body">;
+
+const DEFAULT_BATCH = 1000;
+const FIRST_POLL_MS = 20;
+const LAST_POLL_MS = 250;
+
+/**
+ * A reader of the log in `db`. `onAppended`, if given, wakes followers at once when this process appends; otherwise, and
+ * for what others append, they poll.
+ */
+export function createLogReader(db: Db, onAppended?: (listener: (position: number) => void) => () => void): LogReader {
+  const events = db.collection<Stored>(EVENTS_COLLECTION);
+
+  async function head(): Promise<number> {
+    const newest = await events.find({}, { ...AT_MAJORITY, projection: { _id: 1 } }).sort({ _id: -1 }).limit(1).next();
+    return newest ? Number(newest._id) : 0;
+  }
+
+  async function* read(range: Filter<Stored>, direction: 1 | -1, options: ReadOptions): AsyncGenerator<RecordedEntry[], void, undefined> {
+    const batchSize = options.batchSize ?? DEFAULT_BATCH;
+    const filter: Filter<Stored> = {
+      ...range,
+      ...(options.stream !== undefined && { stream: options.stream }),
+      ...(options.types && { types: { $in: options.types } }),
+    };
+    // A stream is found by its own index, where the order of versions is that of positions.
+    const sort = options.stream === undefined ? ({ _id: direction } as const) : ({ version: direction } as const);
+    const cursor = events.find(filter, { ...AT_MAJORITY, projection: { body: 1 }, batchSize, ...(options.signal && { signal: options.signal }) }).sort(sort);
+    try {
+      while (await cursor.hasNext()) {
+        yield cursor.readBufferedDocuments(batchSize).map(recorded);
+        options.signal?.throwIfAborted();
+      }
+    } finally {
+      await cursor.close();
+    }
+  }
+
+  async function* readForward(options: ReadOptions & { readonly after: number; readonly to?: number }): AsyncGenerator<RecordedEntry[], void, undefined> {
+    const upTo = options.to === undefined ? {} : { $lte: Long.fromNumber(options.to) };
+    const range: Filter<Stored> = { _id: { $gt: Long.fromNumber(options.after), ...upTo } };
+    const dense = options.stream === undefined && options.types === undefined;
+    let last = options.after;
+    for await (const batch of read(range, 1, options)) {
+      if (dense) last = checkDense(batch, last);
+      yield batch;
+    }
+  }
+
+  async function readStreams(wanted: ReadonlyMap<string, number>): Promise<Map<string, RecordedEntry[]>> {
+    const found = new Map<string, RecordedEntry[]>();
+    if (wanted.size === 0) return found;
+    // One clause for each version, not for each stream: 64 streams take 0.6 ms that way, and 1.5 ms the other.
+    const byVersion = Map.groupBy(wanted, ([, after]) => after);
+    const $or = Array.from(byVersion, ([after, streams]) => ({ stream: { $in: streams.map(([stream]) => stream) }, version: { $gt: after } }));
+    const cursor = events.find(($or.length === 1 ? $or[0] : { $or }) as Filter<Stored>, {
+      ...AT_MAJORITY,
+      projection: { body: 1 },
+      batchSize: DEFAULT_BATCH,
+    });
+    for await (const document of cursor) {
+      const entry = recorded(document);
+      const entries = found.get(entry.entry.stream);
+      if (entries) entries.push(entry);
+      else found.set(entry.entry.stream, [entry]);
+    }
+    for (const entries of found.values()) entries.sort((a, b) => a.entry.version - b.entry.version);
+    return found;
+  }
+
+  async function* follow(options: ReadOptions & { readonly after: number; readonly signal: AbortSignal }): AsyncGenerator<Followed, void, undefined> {
+    const { signal } = options;
+    let position = options.after;
+    let pollMs = FIRST_POLL_MS;
+    using news = newsOf(onAppended);
+    for (;;) {
+      signal.throwIfAborted();
+      const filtered = options.types !== undefined || options.stream !== undefined;
+      // Where a filter may match nothing, how far the log reached before the read is how far it has been looked through.
+      const to = filtered ? await head() : undefined;
+      const before = position;
+      for await (const entries of readForward({ ...options, after: position, ...(to !== undefined && { to }) })) {
+        position = entries.at(-1)?.position ?? position;
+        yield { entries, position };
+      }
+      if (to !== undefined && to > position) {
+        position = to;
+        yield { entries: [], position };
+      }
+      pollMs = position > before ? FIRST_POLL_MS : Math.min(pollMs * 1.5, LAST_POLL_MS);
+      await news.after(position, pollMs, signal);
+    }
+  }
+
+  return {
+    head,
+    readForward,
+    readBackward: (options) => read(options.before === undefined ? {} : { _id: { $lt: Long.fromNumber(options.before) } }, -1, options),
+    async readStream(stream, afterVersion) {
+      return (await readStreams(new Map([[stream, afterVersion]]))).get(stream) ?? [];
+    },
+    readStreams,
+    follow,
+  };
+}
+
+const AT_MAJORITY: FindOptions = { readConcern: "majority", readPreference: "primary" };
+
+function recorded(document: Stored): RecordedEntry {
+  const position = Number(document._id);
+  // The driver's Binary may share its buffer with a whole batch of the wire; the bytes are what it shows of it.
+  const body = document.body.buffer.subarray(0, document.body.position);
+  try {
+    return { position, entry: decodeBody(body), body };
+  } catch (error) {
+    throw new LogDamaged(position, "its body cannot be decoded", { cause: error });
+  }
+}
+
+function checkDense(batch: readonly RecordedEntry[], last: number): number {
+  for (const { position } of batch) {
+    if (position !== last + 1) throw new LogDamaged(last + 1, "there is no entry");
+    last = position;
+  }
+  return last;
+}
+
+/** Waits for news of a position beyond the one that is known, or for the time to poll again. */
+function newsOf(onAppended: ((listener: (position: number) => void) => () => void) | undefined) {
+  let newest = 0;
+  let wake = () => {};
+  const unsubscribe = onAppended?.((position) => {
+    newest = position;
+    wake();
+  });
+  return {
+    after(position: number, atMostMs: number, signal: AbortSignal): Promise<void> {
+      if (newest > position || signal.aborted) return Promise.resolve();
+      return new Promise<void>((resolve) => {
+        const done = () => {
+          clearTimeout(timer);
+          signal.removeEventListener("abort", done);
+          wake = () => {};
+          resolve();
+        };
+        const timer = setTimeout(done, atMostMs);
+        signal.addEventListener("abort", done, { once: true });
+        wake = done;
+      });
+    },
+    [Symbol.dispose]() {
+      unsubscribe?.();
+    },
+  };
+}

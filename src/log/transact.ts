@@ -1,0 +1,237 @@
+import { randomBytes } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
+import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
+import { LRUCache } from "lru-cache";
+import { Refusal } from "../domain/refusal.ts";
+import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
+import type { Actor, Door } from "../gen/ordertrail/events/v1/values_pb.js";
+import { type Appender, StreamConflict } from "./appender.ts";
+import { createEntry, encodeEntry, type RecordedEntry } from "./log-entry.ts";
+import type { LogReader } from "./reader.ts";
+
+/** A kind of thing whose events make up one stream each, such as orders. */
+export type Category<State> = {
+  readonly streamOf: (id: string) => string;
+  readonly evolve: (state: State | undefined, event: Event, context: { readonly actor: Actor; readonly recordedAt: Date }) => State;
+};
+
+/** A thing as the first `version` entries of its stream tell it; `position` is that of the last of them. */
+export type Snapshot<State> = { readonly state: State; readonly version: number; readonly position: number };
+
+/** A command's circumstances, recorded with what it brings about. */
+export type Command<State> = {
+  /** The RPC's full name. */
+  readonly method: string;
+  /** The caller's identifier of the command; empty when it gave none. */
+  readonly requestId: string;
+  readonly correlationId: string;
+  readonly causationId?: string;
+  readonly actor: Actor;
+  readonly door: Door;
+  /** What the command brings about; none when things are so already. Throws a Refusal. May be called several times. */
+  readonly decide: (state: State | undefined) => Event[];
+};
+
+/** What a command led to. `appended` is false when it changed nothing: already so, or a request_id seen before. */
+export type Outcome<State> = Snapshot<State> & { readonly before: State | undefined; readonly appended: boolean };
+
+/** Loads, decides, appends, and does it again when others were faster. The only way to write to the log. */
+export type Transactor<State> = {
+  /**
+   * Carries out a command. What it answers is durable. Throws a Refusal (of `decide`; REQUEST_ID_REUSED; CONFLICT after
+   * losing several races) with nothing recorded, or what the appender throws.
+   */
+  transact(id: string, command: Command<State>, signal?: AbortSignal): Promise<Outcome<State>>;
+  /** The thing as it stands, every acknowledged command included; undefined when there is none. */
+  read(id: string): Promise<Snapshot<State> | undefined>;
+};
+
+type Loaded<State> = {
+  readonly state: State | undefined;
+  readonly version: number;
+  readonly position: number;
+  /** When the newest entry was recorded, in milliseconds. */
+  readonly at: number;
+  /** Which version each request_id led to, and by which method. Shared with, and added to by, later states of the stream. */
+  readonly requests: Map<string, { readonly version: number; readonly method: string }>;
+};
+
+const MAX_ATTEMPTS = 8;
+
+export function createTransactor<State>(
+  category: Category<State>,
+  appender: Appender,
+  reader: LogReader,
+  options: { readonly cachedStreams: number; readonly now: () => Date },
+): Transactor<State> {
+  const cache = new LRUCache<string, Loaded<State>>({ max: options.cachedStreams });
+  /** The end of the last command on each stream that this process is busy with: one at a time spares conflicts. */
+  const busy = new Map<string, Promise<unknown>>();
+  const readBatched = batchReads(reader);
+
+  const empty = (): Loaded<State> => ({ state: undefined, version: 0, position: 0, at: 0, requests: new Map() });
+
+  function fold(loaded: Loaded<State>, { entry, position }: RecordedEntry): Loaded<State> {
+    const recordedAt = entry.recordedAt ? timestampMs(entry.recordedAt) : loaded.at;
+    const context = { actor: entry.actor as Actor, recordedAt: new Date(recordedAt) };
+    let state = loaded.state;
+    for (const event of entry.events) state = category.evolve(state, event, context);
+    if (entry.requestId !== "") loaded.requests.set(entry.requestId, { version: entry.version, method: entry.method });
+    return { state, version: entry.version, position, at: recordedAt, requests: loaded.requests };
+  }
+
+  /** The newest state, read from the log beyond what is remembered of it. */
+  async function refresh(stream: string): Promise<Loaded<State>> {
+    const known = cache.get(stream) ?? empty();
+    const loaded = (await readBatched(stream, known.version)).reduce(fold, known);
+    return remember(stream, loaded);
+  }
+
+  function remember(stream: string, loaded: Loaded<State>): Loaded<State> {
+    const cached = cache.get(stream);
+    if (cached && cached.version >= loaded.version) return cached;
+    if (loaded.version > 0) cache.set(stream, loaded);
+    return loaded;
+  }
+
+  async function attempt(stream: string, command: Command<State>, signal: AbortSignal | undefined): Promise<Outcome<State>> {
+    let loaded = cache.get(stream);
+    // What is remembered may be out of date. That matters only to answers that append nothing: an append would conflict.
+    let fresh = loaded === undefined;
+    loaded ??= await refresh(stream);
+    for (let tries = 0; tries < MAX_ATTEMPTS; ) {
+      signal?.throwIfAborted();
+      const prior = command.requestId === "" ? undefined : loaded.requests.get(command.requestId);
+      if (prior) return replay(stream, command, prior);
+      let events: Event[] = [];
+      let refusal: unknown;
+      try {
+        events = command.decide(loaded.state);
+      } catch (error) {
+        refusal = error;
+      }
+      if (events.length === 0) {
+        if (!fresh) {
+          loaded = await refresh(stream);
+          fresh = true;
+          continue;
+        }
+        if (refusal !== undefined) throw refusal;
+        return { ...snapshotOf(loaded), before: loaded.state, appended: false };
+      }
+      try {
+        return await record(stream, loaded, command, events, signal);
+      } catch (error) {
+        if (!(error instanceof StreamConflict)) throw error;
+        tries++;
+        const version = loaded.version;
+        loaded = await refresh(stream);
+        fresh = true;
+        // What was faster may not have reached a majority yet, and is not to be seen before it has.
+        if (loaded.version === version) await pause(2 * tries);
+      }
+    }
+    throw new Refusal("CONFLICT", `others changed it at the same time, ${MAX_ATTEMPTS} times in a row; nothing was recorded`);
+  }
+
+  async function record(
+    stream: string,
+    loaded: Loaded<State>,
+    command: Command<State>,
+    events: Event[],
+    signal: AbortSignal | undefined,
+  ): Promise<Outcome<State>> {
+    // A stream's times never go back, whatever the clocks of the processes that write it.
+    const at = new Date(Math.max(options.now().getTime(), loaded.at));
+    const entry = createEntry({
+      entryId: randomBytes(16),
+      stream,
+      version: loaded.version + 1,
+      recordedAt: timestampFromDate(at),
+      actor: command.actor,
+      door: command.door,
+      method: command.method,
+      requestId: command.requestId,
+      correlationId: command.correlationId,
+      causationId: command.causationId ?? "",
+      events,
+    });
+    const encoded = encodeEntry(entry, at);
+    const position = await appender.append(encoded, signal);
+    const next = fold(loaded, { position, entry, body: encoded.body });
+    remember(stream, next);
+    return { ...snapshotOf(next), before: loaded.state, appended: true };
+  }
+
+  /** The first answer again: the thing as the command's own entry left it. */
+  async function replay(stream: string, command: Command<State>, prior: { readonly version: number; readonly method: string }): Promise<Outcome<State>> {
+    if (prior.method !== command.method) {
+      throw new Refusal("REQUEST_ID_REUSED", `request_id was used for ${prior.method} before: choose a new one`, { method: prior.method });
+    }
+    const entries = await reader.readStream(stream, 0);
+    const loaded = entries.filter(({ entry }) => entry.version <= prior.version).reduce(fold, empty());
+    return { ...snapshotOf(loaded), before: loaded.state, appended: false };
+  }
+
+  return {
+    transact(id, command, signal) {
+      const stream = category.streamOf(id);
+      const before = busy.get(stream);
+      const mine = before ? before.then(() => attempt(stream, command, signal)) : attempt(stream, command, signal);
+      const end = mine.then(
+        () => undefined,
+        () => undefined,
+      );
+      busy.set(stream, end);
+      void end.then(() => {
+        if (busy.get(stream) === end) busy.delete(stream);
+      });
+      return mine;
+    },
+    async read(id) {
+      const loaded = await refresh(category.streamOf(id));
+      return loaded.version === 0 ? undefined : snapshotOf(loaded);
+    },
+  };
+}
+
+function snapshotOf<State>({ state, version, position }: Loaded<State>): Snapshot<State> {
+  return { state: state as State, version, position };
+}
+
+
+/**
+ * Reads of single streams, many a round trip: one batch is away at a time, and a read that comes meanwhile goes with the
+ * next, so that it sees all that was acknowledged before it came.
+ */
+function batchReads(reader: LogReader): (stream: string, afterVersion: number) => Promise<RecordedEntry[]> {
+  type Read = { readonly stream: string; readonly afterVersion: number; readonly resolve: (entries: RecordedEntry[]) => void; readonly reject: (error: unknown) => void };
+  let waiting: Read[] = [];
+  let running = false;
+
+  async function run(): Promise<void> {
+    running = true;
+    // Reads that arrive in the same turn share the first batch.
+    await Promise.resolve();
+    while (waiting.length > 0) {
+      const batch = waiting;
+      waiting = [];
+      // Two readers of one stream may know different versions of it: read from the older one.
+      const wanted = new Map<string, number>();
+      for (const { stream, afterVersion } of batch) wanted.set(stream, Math.min(afterVersion, wanted.get(stream) ?? afterVersion));
+      try {
+        const found = await reader.readStreams(wanted);
+        for (const { stream, afterVersion, resolve } of batch) resolve((found.get(stream) ?? []).filter(({ entry }) => entry.version > afterVersion));
+      } catch (error) {
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    running = false;
+  }
+
+  return (stream, afterVersion) =>
+    new Promise((resolve, reject) => {
+      waiting.push({ stream, afterVersion, resolve, reject });
+      if (!running) void run();
+    });
+}
