@@ -18,7 +18,7 @@ export type AppenderOptions = {
   readonly maxQueuedEntries: number;
   /** How many bytes of bodies may wait. */
   readonly maxQueuedBytes: number;
-  /** How long an entry waits for a database that cannot be reached before its caller hears UNAVAILABLE. */
+  /** How long an entry may take, waiting and on its way, before its caller hears UNAVAILABLE. */
   readonly patienceMs: number;
 };
 
@@ -27,19 +27,20 @@ export type Appender = {
   /**
    * Appends an entry and resolves to its position once it is durable on a majority.
    * Rejects with StreamConflict; with a Refusal PAYLOAD_TOO_LARGE or OVERLOADED (nothing recorded); with Unavailable when
-   * the database cannot be reached (whether it was recorded is then said in the message); with the signal's reason when
-   * that fires while the entry still waits. An entry already on its way is not taken back by the signal.
+   * the entry was not recorded within `patienceMs` (whether it may be yet is then said in the message); with the signal's
+   * reason when that fires while the entry waits. An entry on its way is not taken back by the signal.
    */
   append(entry: EncodedEntry, signal?: AbortSignal): Promise<number>;
   /** Calls back with the newest position after each batch of this process; returns the function that ends it. */
   onAppended(listener: (position: number) => void): () => void;
-  /** Refuses further entries, and resolves when those accepted have been answered. */
+  /** Refuses further entries, and resolves when those accepted have been answered, after `patienceMs` and a round trip at the latest. */
   close(): Promise<void>;
 };
 
 type Waiting = {
   readonly entry: EncodedEntry;
   readonly since: number;
+  readonly signal: AbortSignal | undefined;
   readonly resolve: (position: number) => void;
   readonly reject: (error: unknown) => void;
   /** True once the caller has been told something; a late outcome is then nobody's. */
@@ -48,8 +49,12 @@ type Waiting = {
 
 const MAX_BATCH_ENTRIES = 512;
 const MAX_BATCH_BYTES = 8 * 1024 * 1024;
+const RETRY_PAUSE_MS = 50;
+const PATIENCE_CHECK_MS = 250;
 /** How long after a lost race a process takes others to be writing too. */
 const CONTENTION_MS = 1000;
+/** The longest that a winner waits for the loser; a batch's time says nothing after an outage. */
+const MAX_YIELD_MS = 50;
 
 /**
  * The appender of this process. It has one batch in flight; what comes meanwhile waits and makes up the next one.
@@ -61,6 +66,8 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
   // One session for every write, so that the server refuses a late copy of a batch that has been given up (see whichStand).
   const session: ClientSession = client.startSession();
   let queue: Waiting[] = [];
+  /** The batch that is away, for as long as its outcome is not known. */
+  let inFlight: readonly Waiting[] = [];
   let queuedBytes = 0;
   let tail: number | undefined;
   let pumping: Promise<void> | undefined;
@@ -69,6 +76,7 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
   let lostAt = 0;
   let lastLossAt = Number.NEGATIVE_INFINITY;
   let batchMs = 1;
+  let lastFault: unknown;
 
   function append(entry: EncodedEntry, signal?: AbortSignal): Promise<number> {
     if (entry.body.length > MAX_BODY_BYTES) {
@@ -95,6 +103,7 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       const waiting: Waiting = {
         entry,
         since: performance.now(),
+        signal,
         answered: false,
         resolve(position) {
           settled();
@@ -108,27 +117,41 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       signal?.addEventListener("abort", giveUp, { once: true });
       queue.push(waiting);
       queuedBytes += entry.body.length;
-      pumping ??= pump().finally(() => {
-        pumping = undefined;
-      });
+      pumping ??= pump();
     });
   }
 
   async function pump(): Promise<void> {
-    // Entries that arrive in the same turn share the first batch.
-    await Promise.resolve();
-    while (queue.length > 0) {
-      try {
-        tail ??= await readTail(events, lostAt);
-      } catch (error) {
-        await standAside(error);
-        continue;
+    const watch = setInterval(tellImpatient, PATIENCE_CHECK_MS);
+    try {
+      // Entries that arrive in the same turn share the first batch.
+      await Promise.resolve();
+      while (queue.length > 0) {
+        if (tail === undefined) {
+          tail = await findTail();
+          continue;
+        }
+        const started = performance.now();
+        const contended = await sendBatch(takeBatch(), tail + 1);
+        batchMs += 0.2 * (performance.now() - started - batchMs);
+        // Whoever lost is about to try again; without this pause the winner would win every time.
+        if (contended) await pause(Math.min(batchMs / 2, MAX_YIELD_MS));
       }
-      const started = performance.now();
-      const contended = await sendBatch(takeBatch(), tail + 1);
-      batchMs += 0.2 * (performance.now() - started - batchMs);
-      // Whoever lost is about to try again; without this pause the winner would win every time.
-      if (contended) await pause(batchMs / 2);
+    } finally {
+      clearInterval(watch);
+      // In the turn of the last look at the queue: an entry that came between the two would wait for ever.
+      pumping = undefined;
+    }
+  }
+
+  async function findTail(): Promise<number | undefined> {
+    try {
+      return await readTail(events, lostAt);
+    } catch (error) {
+      logger.warn({ err: error }, "the tail of the log cannot be read");
+      lastFault = error;
+      await pause(RETRY_PAUSE_MS);
+      return undefined;
     }
   }
 
@@ -150,30 +173,38 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
   async function sendBatch(batch: readonly Waiting[], first: number): Promise<boolean> {
     const documents = batch.map(({ entry }, index) => toStored(entry, first + index));
     let outcome: BatchOutcome;
+    inFlight = batch;
     try {
       outcome = await insertBatch(events, documents, session);
     } catch (error) {
       logger.warn({ err: error, first, entries: batch.length }, "outcome of a batch unknown; finding out");
+      lastFault = error;
       outcome = { kind: "stopped", inserted: await untilKnown(batch, documents), by: "unknown" };
     }
+    inFlight = [];
     const stood = outcome.kind === "complete" ? batch.length : outcome.inserted;
     acknowledge(batch.slice(0, stood), first);
-    if (outcome.kind === "complete") {
-      return performance.now() - lastLossAt < CONTENTION_MS;
-    }
+    if (outcome.kind === "complete") return performance.now() - lastLossAt < CONTENTION_MS;
     let rest = batch.slice(stood);
-    if (outcome.by === "stream") {
-      const [loser] = rest;
-      rest = rest.slice(1);
-      if (loser) refuse(loser, new StreamConflict(loser.entry.stream, loser.entry.version));
-    } else {
-      if (outcome.by === "position") {
+    switch (outcome.by) {
+      case "stream": {
+        const [loser] = rest;
+        rest = rest.slice(1);
+        tail = first + stood - 1;
+        if (loser) refuse(loser, new StreamConflict(loser.entry.stream, loser.entry.version));
+        break;
+      }
+      case "position":
         lastLossAt = performance.now();
         lostAt = first + stood;
-      }
-      tail = undefined;
+        tail = undefined;
+        break;
+      case "unknown":
+        tail = undefined;
     }
     putBack(rest);
+    // The fault may be a lasting one, such as a full disk: what is sent again must not be sent without a pause.
+    if (outcome.by === "unknown") await pause(RETRY_PAUSE_MS);
     return false;
   }
 
@@ -184,31 +215,35 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
         return await whichStand(db, events, documents, session);
       } catch (error) {
         logger.warn({ err: error }, "the outcome of a batch cannot be found out yet");
-        tellImpatient(batch, "the database cannot be reached; whether this command was recorded is not known yet: try again with the same request_id", error);
-        tellImpatient(queue, "the database cannot be reached; nothing was recorded", error);
+        lastFault = error;
+        // Nobody asks any more: what became of the batch is for the next process to see.
+        if (closed && queue.length === 0 && batch.every(({ answered }) => answered)) return 0;
         await pause(delayMs);
       }
     }
   }
 
-  async function standAside(error: unknown): Promise<void> {
-    logger.warn({ err: error }, "the tail of the log cannot be read");
-    tellImpatient(queue, "the database cannot be reached; nothing was recorded", error);
-    await pause(50);
-  }
-
-  function tellImpatient(among: readonly Waiting[], message: string, cause: unknown): void {
-    const now = performance.now();
-    for (const waiting of among) {
-      if (now - waiting.since > options.patienceMs || closed) refuse(waiting, new Unavailable(message, { cause }));
-    }
-    const before = queue;
-    queue = before.filter((waiting) => !waiting.answered);
-    if (queue.length < before.length) queuedBytes = queue.reduce((sum, { entry }) => sum + entry.body.length, 0);
+  /** Answers those who have waited long enough, whether the database fails, is slow, or says nothing at all. */
+  function tellImpatient(): void {
+    const patientSince = performance.now() - options.patienceMs;
+    const tell = (among: readonly Waiting[], message: string) => {
+      for (const waiting of among) {
+        if (waiting.since < patientSince) refuse(waiting, new Unavailable(message, { cause: lastFault }));
+      }
+    };
+    tell(inFlight, "the database does not answer; whether this command was recorded is not known yet: try again with the same request_id");
+    tell(queue, "the database does not answer; nothing was recorded");
+    const open = queue.filter(({ answered }) => !answered);
+    if (open.length === queue.length) return;
+    queue = open;
+    queuedBytes = open.reduce((sum, { entry }) => sum + entry.body.length, 0);
   }
 
   function putBack(rest: readonly Waiting[]): void {
-    const open = rest.filter((waiting) => !waiting.answered);
+    for (const waiting of rest) {
+      if (waiting.signal?.aborted) refuse(waiting, waiting.signal.reason);
+    }
+    const open = rest.filter(({ answered }) => !answered);
     queue = [...open, ...queue];
     for (const { entry } of open) queuedBytes += entry.body.length;
   }

@@ -2,10 +2,12 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import { LRUCache } from "lru-cache";
+import type { Actor } from "../domain/caller.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
-import type { Actor, Door } from "../gen/ordertrail/events/v1/values_pb.js";
+import { type Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type Appender, StreamConflict } from "./appender.ts";
+import { batched } from "./batched.ts";
 import { createEntry, encodeEntry, type RecordedEntry } from "./log-entry.ts";
 import type { LogReader } from "./reader.ts";
 
@@ -32,7 +34,10 @@ export type Command<State> = {
   readonly decide: (state: State | undefined) => Event[];
 };
 
-/** What a command led to. `appended` is false when it changed nothing: already so, or a request_id seen before. */
+/**
+ * What a command led to, and the state before it. `appended` is false when nothing was recorded: things were so already,
+ * or the request_id had been seen before; `before` and the snapshot are then those of the first time.
+ */
 export type Outcome<State> = Snapshot<State> & { readonly before: State | undefined; readonly appended: boolean };
 
 /** Loads, decides, appends, and does it again when others were faster. The only way to write to the log. */
@@ -57,6 +62,8 @@ type Loaded<State> = {
 };
 
 const MAX_ATTEMPTS = 8;
+/** Stands in where an entry of another writer names no actor. */
+const NOBODY: Actor = { role: Role.UNSPECIFIED, subject: "" };
 
 export function createTransactor<State>(
   category: Category<State>,
@@ -67,13 +74,13 @@ export function createTransactor<State>(
   const cache = new LRUCache<string, Loaded<State>>({ max: options.cachedStreams });
   /** The end of the last command on each stream that this process is busy with: one at a time spares conflicts. */
   const busy = new Map<string, Promise<unknown>>();
-  const readBatched = batchReads(reader);
+  const readBeyond = batchReads(reader);
 
   const empty = (): Loaded<State> => ({ state: undefined, version: 0, position: 0, at: 0, requests: new Map() });
 
   function fold(loaded: Loaded<State>, { entry, position }: RecordedEntry): Loaded<State> {
     const recordedAt = entry.recordedAt ? timestampMs(entry.recordedAt) : loaded.at;
-    const context = { actor: entry.actor as Actor, recordedAt: new Date(recordedAt) };
+    const context = { actor: entry.actor ?? NOBODY, recordedAt: new Date(recordedAt) };
     let state = loaded.state;
     for (const event of entry.events) state = category.evolve(state, event, context);
     if (entry.requestId !== "") loaded.requests.set(entry.requestId, { version: entry.version, method: entry.method });
@@ -83,7 +90,7 @@ export function createTransactor<State>(
   /** The newest state, read from the log beyond what is remembered of it. */
   async function refresh(stream: string): Promise<Loaded<State>> {
     const known = cache.get(stream) ?? empty();
-    const loaded = (await readBatched(stream, known.version)).reduce(fold, known);
+    const loaded = (await readBeyond({ stream, after: known.version })).reduce(fold, known);
     return remember(stream, loaded);
   }
 
@@ -169,8 +176,9 @@ export function createTransactor<State>(
       throw new Refusal("REQUEST_ID_REUSED", `request_id was used for ${prior.method} before: choose a new one`, { method: prior.method });
     }
     const entries = await reader.readStream(stream, 0);
-    const loaded = entries.filter(({ entry }) => entry.version <= prior.version).reduce(fold, empty());
-    return { ...snapshotOf(loaded), before: loaded.state, appended: false };
+    const before = entries.filter(({ entry }) => entry.version < prior.version).reduce(fold, empty());
+    const after = entries.filter(({ entry }) => entry.version === prior.version).reduce(fold, before);
+    return { ...snapshotOf(after), before: before.state, appended: false };
   }
 
   return {
@@ -199,39 +207,13 @@ function snapshotOf<State>({ state, version, position }: Loaded<State>): Snapsho
   return { state: state as State, version, position };
 }
 
-
-/**
- * Reads of single streams, many a round trip: one batch is away at a time, and a read that comes meanwhile goes with the
- * next, so that it sees all that was acknowledged before it came.
- */
-function batchReads(reader: LogReader): (stream: string, afterVersion: number) => Promise<RecordedEntry[]> {
-  type Read = { readonly stream: string; readonly afterVersion: number; readonly resolve: (entries: RecordedEntry[]) => void; readonly reject: (error: unknown) => void };
-  let waiting: Read[] = [];
-  let running = false;
-
-  async function run(): Promise<void> {
-    running = true;
-    // Reads that arrive in the same turn share the first batch.
-    await Promise.resolve();
-    while (waiting.length > 0) {
-      const batch = waiting;
-      waiting = [];
-      // Two readers of one stream may know different versions of it: read from the older one.
-      const wanted = new Map<string, number>();
-      for (const { stream, afterVersion } of batch) wanted.set(stream, Math.min(afterVersion, wanted.get(stream) ?? afterVersion));
-      try {
-        const found = await reader.readStreams(wanted);
-        for (const { stream, afterVersion, resolve } of batch) resolve((found.get(stream) ?? []).filter(({ entry }) => entry.version > afterVersion));
-      } catch (error) {
-        for (const { reject } of batch) reject(error);
-      }
-    }
-    running = false;
-  }
-
-  return (stream, afterVersion) =>
-    new Promise((resolve, reject) => {
-      waiting.push({ stream, afterVersion, resolve, reject });
-      if (!running) void run();
-    });
+/** The entries of a stream beyond a version; reads of many streams at the same time share a round trip. */
+function batchReads(reader: LogReader): (wanted: { readonly stream: string; readonly after: number }) => Promise<RecordedEntry[]> {
+  return batched(async (reads) => {
+    // Two readers of one stream may know different versions of it: read from the older one.
+    const wanted = new Map<string, number>();
+    for (const { stream, after } of reads) wanted.set(stream, Math.min(after, wanted.get(stream) ?? after));
+    const found = await reader.readStreams(wanted);
+    return reads.map(({ stream, after }) => found.get(stream)?.filter(({ entry }) => entry.version > after) ?? []);
+  });
 }

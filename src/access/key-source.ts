@@ -1,0 +1,97 @@
+import { readFile } from "node:fs/promises";
+import { createLocalJWKSet, createRemoteJWKSet, customFetch, errors, type FetchImplementation, type JWTVerifyGetKey, type LocalJWKSet } from "jose";
+import type { Logger } from "pino";
+import { Unavailable } from "../domain/refusal.ts";
+import { parseKeySet, publicKeySet } from "./key-set.ts";
+
+/**
+ * Finds the public key with which a token says it was signed. Throws a JOSEError when there is no such key, and
+ * Unavailable when the keys cannot be had.
+ */
+export type KeySource = JWTVerifyGetKey;
+
+/** The keys in a file of JSON Web Keys. It is read again when a token names a key that was not in it. */
+export function fileKeys(path: string): KeySource {
+  let known: LocalJWKSet | undefined;
+
+  async function read(): Promise<LocalJWKSet> {
+    const { keys } = parseKeySet(await readFile(path, "utf8"), path);
+    known = createLocalJWKSet(publicKeySet(keys));
+    return known;
+  }
+
+  return orUnavailable(async (header, token) => {
+    if (!known) return (await read())(header, token);
+    try {
+      return await known(header, token);
+    } catch (error) {
+      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+      return (await read())(header, token);
+    }
+  });
+}
+
+/** How old the keys may be before they are fetched again. */
+const REFRESH_MS = 10 * 60 * 1000;
+/** How long after a fetch an unknown key is taken to be unknown indeed. */
+const COOLDOWN_MS = 30 * 1000;
+/** How long after a failed fetch the next one may come. */
+const RETRY_MS = 1000;
+const FETCH_TIMEOUT_MS = 3000;
+
+/**
+ * The keys at an issuer's address. They are fetched when first needed, when a token names an unknown key (at most every
+ * 30 seconds), and beside the calls when they are ten minutes old: while the issuer is away, those known remain in use.
+ */
+export function remoteKeys(url: URL, clock: () => Date, logger: Logger): KeySource {
+  const remote = createRemoteJWKSet(url, {
+    cacheMaxAge: Number.POSITIVE_INFINITY,
+    cooldownDuration: COOLDOWN_MS,
+    timeoutDuration: FETCH_TIMEOUT_MS,
+    [customFetch]: fetchWithPauses(),
+  });
+  let refreshAt = clock().getTime() + REFRESH_MS;
+
+  function refreshIfOld(): void {
+    const now = clock().getTime();
+    if (now < refreshAt) return;
+    refreshAt = now + REFRESH_MS;
+    remote
+      .reload()
+      .catch((error: unknown) => logger.warn({ err: error }, "the keys that verify tokens cannot be fetched; those known remain in use"));
+  }
+
+  return orUnavailable((header, token) => {
+    refreshIfOld();
+    return remote(header, token);
+  });
+}
+
+/** Keeps an issuer in trouble from getting a request for every call that comes in here. */
+function fetchWithPauses(): FetchImplementation {
+  let failure: { readonly error: unknown; readonly at: number } | undefined;
+  return async (url, options) => {
+    if (failure && performance.now() - failure.at < RETRY_MS) throw failure.error;
+    try {
+      const response = await fetch(url, options);
+      if (response.status !== 200) throw new Error(`the issuer answered ${response.status} instead of its keys`);
+      failure = undefined;
+      return response;
+    } catch (error) {
+      failure = { error, at: performance.now() };
+      throw error;
+    }
+  };
+}
+
+/** Passes on what is wrong with a token, and makes all else Unavailable: it is not the caller's doing. */
+function orUnavailable(source: KeySource): KeySource {
+  return async (header, token) => {
+    try {
+      return await source(header, token);
+    } catch (cause) {
+      if (cause instanceof errors.JWKSNoMatchingKey || cause instanceof errors.JWKSMultipleMatchingKeys) throw cause;
+      throw new Unavailable("the keys that verify tokens cannot be had at present; try again", { cause });
+    }
+  };
+}

@@ -1,0 +1,16 @@
+import type { DeliveryProvider, Role } from "../gen/ordertrail/events/v1/values_pb.js";
+
+/** Who does something, and in what capacity. */
+export type Actor = {
+  readonly role: Role;
+  /** An opaque identifier; never a name, phone number or email address. */
+  readonly subject: string;
+};
+
+/** Who calls, as the token says. */
+export type Caller = Actor & {
+  /** The store that a caller of role STORE acts for. */
+  readonly storeId?: string;
+  /** The provider that a caller of role PARTNER is. */
+  readonly provider?: DeliveryProvider;
+};

@@ -1,0 +1,284 @@
+import type { JsonObject } from "@bufbuild/protobuf";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
+import type { DeliveryJob, Driver, ProposedSubstitution } from "../gen/ordertrail/events/v1/order_events_pb.js";
+import { DeliveryProvider, type Item, OrderStatus, type Sealed, SubstitutionStatus } from "../gen/ordertrail/events/v1/values_pb.js";
+import type { Actor } from "./caller.ts";
+import { assign } from "./order-driver.ts";
+import { happened } from "./order-event.ts";
+import { statusAfter } from "./order-moves.ts";
+import { checkRole } from "./order-route.ts";
+import { changeStatus } from "./order-status.ts";
+import { propose, resolve } from "./order-substitutions.ts";
+import { Refusal } from "./refusal.ts";
+
+/** The stream of an order in the log. */
+export const orderStream = (orderId: string): string => `order-${orderId}`;
+
+/** One order as its events tell it. Plain data; parts that come from events are shared with them, so treat it as frozen. */
+export type OrderState = {
+  readonly orderId: string;
+  readonly storeId: string;
+  readonly customerId: string;
+  readonly status: OrderStatus;
+  readonly deliveryProvider: DeliveryProvider;
+  /** Every status that it has had, oldest first. */
+  readonly history: readonly StatusStep[];
+  /** The driver, booked or assigned. Stays known while the goods come back. */
+  readonly driver?: Driver | undefined;
+  readonly delivery?: DeliveryJob | undefined;
+  readonly eta?: Date | undefined;
+  readonly readyAt?: Date | undefined;
+  /** Every proposal ever made, oldest first. */
+  readonly substitutions: readonly SubstitutionState[];
+  readonly items: readonly Item[];
+  readonly recipient?: Sealed | undefined;
+  readonly metadata?: JsonObject | undefined;
+  readonly cancellation?: Cancellation | undefined;
+  readonly proof?: Proof | undefined;
+  /** What couriers reported too late to move anything, each status once. */
+  readonly lateReports: readonly OrderStatus[];
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+};
+
+/** One status that an order has had. */
+export type StatusStep = {
+  readonly status: OrderStatus;
+  /** UNSPECIFIED in the first step. */
+  readonly previousStatus: OrderStatus;
+  readonly at: Date;
+  readonly actor: Actor;
+  readonly note?: Sealed | undefined;
+  /** True when nobody reported it, but a later report implies it. */
+  readonly inferred: boolean;
+};
+
+/** A proposal to replace an item, and what became of it. */
+export type SubstitutionState = {
+  readonly substitutionId: string;
+  readonly originalItem?: Item | undefined;
+  /** Absent when only a refund is offered. */
+  readonly replacementItem?: Item | undefined;
+  readonly reason: string;
+  readonly status: SubstitutionStatus;
+  readonly proposedAt: Date;
+  readonly resolvedAt?: Date | undefined;
+  readonly resolvedBy?: Actor | undefined;
+};
+
+/** Why, when and by whom an order was called off. */
+export type Cancellation = {
+  readonly reason: string;
+  readonly actor: Actor;
+  readonly at: Date;
+  readonly previousStatus: OrderStatus;
+};
+
+/** How an order was handed over. */
+export type Proof = {
+  readonly deliveredAt: Date;
+  readonly details?: Sealed | undefined;
+};
+
+/** What somebody wants of an order. Carries every time and identifier that its events need. */
+export type OrderCommand =
+  | InitTracking
+  | UpdateStatus
+  | AcknowledgeOrder
+  | ProposeSubstitutions
+  | ResolveSubstitutions
+  | AssignDriver
+  | MarkDelivered
+  | CancelOrder;
+
+/** Begins to track an order. */
+export type InitTracking = {
+  readonly type: "InitTracking";
+  readonly orderId: string;
+  readonly storeId: string;
+  readonly customerId: string;
+  readonly deliveryProvider: DeliveryProvider;
+  readonly items: readonly Item[];
+  readonly recipient?: Sealed | undefined;
+  readonly metadata?: JsonObject | undefined;
+};
+
+/** Moves the order along a step that needs no further data. */
+export type UpdateStatus = {
+  readonly type: "UpdateStatus";
+  readonly status: OrderStatus;
+  readonly note?: Sealed | undefined;
+  /** Only used when the status is CANCELLED. */
+  readonly reason?: string | undefined;
+};
+
+/** The store's answer to the order. */
+export type AcknowledgeOrder = {
+  readonly type: "AcknowledgeOrder";
+  readonly accepted: boolean;
+  /** Why not; only used when not accepted. */
+  readonly reason: string;
+  readonly readyAt?: Date | undefined;
+};
+
+/** Asks the customer about replacements. */
+export type ProposeSubstitutions = {
+  readonly type: "ProposeSubstitutions";
+  readonly substitutions: readonly ProposedSubstitution[];
+};
+
+/** Answers proposals. */
+export type ResolveSubstitutions = {
+  readonly type: "ResolveSubstitutions";
+  readonly resolutions: readonly { readonly substitutionId: string; readonly approved: boolean }[];
+};
+
+/** Names the driver. */
+export type AssignDriver = {
+  readonly type: "AssignDriver";
+  readonly driver: Driver;
+  /** UNSPECIFIED: as before. */
+  readonly deliveryProvider: DeliveryProvider;
+  /** Absent: as before. */
+  readonly delivery?: DeliveryJob | undefined;
+  /** Absent: as before. */
+  readonly eta?: Date | undefined;
+};
+
+/** Ends the delivery. */
+export type MarkDelivered = {
+  readonly type: "MarkDelivered";
+  readonly deliveredAt: Date;
+  readonly proof?: Sealed | undefined;
+};
+
+/** Calls the order off. */
+export type CancelOrder = {
+  readonly type: "CancelOrder";
+  readonly reason: string;
+};
+
+/** What evolve must know of the entry that an event is part of. */
+export type EventContext = {
+  readonly actor: Actor;
+  readonly recordedAt: Date;
+};
+
+/**
+ * What a command brings about: the events to record together, none when all is so already. A command decided a second
+ * time yields no events, InitTracking excepted. Throws a Refusal when the table of moves does not allow it.
+ */
+export function decide(state: OrderState | undefined, command: OrderCommand, actor: Actor): Event[] {
+  if (command.type === "InitTracking") return submit(state, command, actor);
+  if (!state) throw new Refusal("ORDER_NOT_FOUND", "there is no such order");
+  switch (command.type) {
+    case "UpdateStatus":
+      return changeStatus(state, command, command.status, actor);
+    case "AcknowledgeOrder":
+      return changeStatus(state, command, command.accepted ? OrderStatus.STORE_ACKNOWLEDGED : OrderStatus.CANCELLED, actor);
+    case "ProposeSubstitutions":
+      return propose(state, command, actor);
+    case "ResolveSubstitutions":
+      return resolve(state, command, actor);
+    case "AssignDriver":
+      return assign(state, command, actor);
+    case "MarkDelivered":
+      return changeStatus(state, command, OrderStatus.DELIVERED, actor);
+    case "CancelOrder":
+      return changeStatus(state, command, OrderStatus.CANCELLED, actor);
+  }
+}
+
+function submit(state: OrderState | undefined, command: InitTracking, actor: Actor): Event[] {
+  checkRole({ command: command.type, role: actor.role, from: OrderStatus.UNSPECIFIED, to: OrderStatus.SUBMITTED });
+  const { type: _, items, ...order } = command;
+  if (state) throw new Refusal("ORDER_ALREADY_EXISTS", `order ${order.orderId} is tracked already`, { order_id: order.orderId });
+  return [happened({ case: "orderSubmitted", value: { ...order, items: [...items] } })];
+}
+
+/**
+ * The order after an event. Never throws and reads no clock: an event of a kind that is not known here, as of a newer
+ * writer, leaves all as it was but for updatedAt.
+ */
+export function evolve(state: OrderState | undefined, event: Event, context: EventContext): OrderState {
+  const before = state ?? untracked(context);
+  const status = statusAfter(event) ?? before.status;
+  const step = { status, previousStatus: before.status, at: context.recordedAt, actor: context.actor, note: event.note, inferred: event.inferred };
+  return {
+    ...before,
+    ...changes(before, event.kind, context),
+    status,
+    history: status === before.status ? before.history : [...before.history, step],
+    updatedAt: context.recordedAt,
+  };
+}
+
+/** What an order is before its first event. */
+function untracked(context: EventContext): OrderState {
+  return {
+    orderId: "",
+    storeId: "",
+    customerId: "",
+    status: OrderStatus.UNSPECIFIED,
+    deliveryProvider: DeliveryProvider.UNSPECIFIED,
+    history: [],
+    substitutions: [],
+    items: [],
+    lateReports: [],
+    createdAt: context.recordedAt,
+    updatedAt: context.recordedAt,
+  };
+}
+
+/** What an event changes beside the status. */
+function changes(before: OrderState, kind: Event["kind"], { actor, recordedAt }: EventContext): Partial<OrderState> {
+  switch (kind.case) {
+    case "orderSubmitted": {
+      const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata } = kind.value;
+      return { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata };
+    }
+    case "storeAcknowledged":
+      return { readyAt: kind.value.readyAt && timestampDate(kind.value.readyAt) };
+    case "substitutionsProposed":
+      return {
+        substitutions: [
+          ...before.substitutions,
+          ...kind.value.substitutions.map(({ substitutionId, originalItem, replacementItem, reason }) => ({
+            substitutionId,
+            originalItem,
+            replacementItem,
+            reason,
+            status: SubstitutionStatus.PROPOSED,
+            proposedAt: recordedAt,
+          })),
+        ],
+      };
+    case "substitutionsResolved": {
+      const answers = new Map(kind.value.resolutions.map(({ substitutionId, status }) => [substitutionId, status]));
+      return {
+        substitutions: before.substitutions.map((substitution) => {
+          const status = answers.get(substitution.substitutionId);
+          return status === undefined ? substitution : { ...substitution, status, resolvedAt: recordedAt, resolvedBy: actor };
+        }),
+      };
+    }
+    case "driverBooked":
+    case "driverAssigned": {
+      const { driver, deliveryProvider, delivery, eta } = kind.value;
+      return driver ? { driver, deliveryProvider, delivery, eta: eta && timestampDate(eta) } : {};
+    }
+    case "driverUnassigned":
+      return { driver: undefined, delivery: undefined, eta: undefined };
+    case "orderDelivered": {
+      const { deliveredAt, proof } = kind.value;
+      return { proof: { deliveredAt: deliveredAt ? timestampDate(deliveredAt) : recordedAt, details: proof } };
+    }
+    case "orderCancelled":
+      return { cancellation: { reason: kind.value.reason, actor, at: recordedAt, previousStatus: before.status } };
+    case "courierReportRecorded":
+      return { lateReports: [...before.lateReports, kind.value.reportedStatus] };
+    default:
+      return {};
+  }
+}

@@ -1,0 +1,47 @@
+import type { DescMessage, DescMethod, DescMethodServerStreaming, DescMethodUnary, DescService, Message, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type { Logger } from "pino";
+import type { Caller } from "../domain/caller.ts";
+import type { Door } from "../gen/ordertrail/events/v1/values_pb.js";
+
+/** What a handler knows of a call besides the request. */
+export type Call = {
+  /** Who calls; the method is open to their role. Whether the order is theirs is for the handler to check. */
+  readonly caller: Caller;
+  /** The way by which the call came in. */
+  readonly door: Door;
+  /** Identifies the call in logs, events and answers: the caller's x-request-id, or a new one. */
+  readonly traceId: string;
+  /** Aborts when the caller leaves, the deadline passes or the server shuts down; its reason is what the caller is told. */
+  readonly signal: AbortSignal;
+  /** By when the caller wants the answer. Every unary call has one. */
+  readonly deadline?: Date;
+  /** Writes the call's trace id and method with every line. */
+  readonly logger: Logger;
+};
+
+/** Answers one request. The request is valid. Throws a Refusal for a "no"; anything else is a fault. */
+export type UnaryHandler<M extends DescMethodUnary> = (request: MessageShape<M["input"]>, call: Call) => Promise<MessageInitShape<M["output"]>>;
+
+/** Answers one request with a stream. At `call.signal` it must throw the signal's reason: returning would look complete. */
+export type StreamHandler<M extends DescMethodServerStreaming> = (request: MessageShape<M["input"]>, call: Call) => AsyncIterable<MessageInitShape<M["output"]>>;
+
+type Handler<M extends DescMethod> = M extends DescMethodUnary ? UnaryHandler<M> : M extends DescMethodServerStreaming ? StreamHandler<M> : never;
+
+/** A handler for each method of a service, by the method's local name. */
+export type ServiceHandlers<S extends DescService> = { readonly [Name in keyof S["method"]]: Handler<S["method"][Name]> };
+
+/** A service and its handlers, whichever service it is. */
+export type ServedService = {
+  readonly desc: DescService;
+  readonly handlers: { readonly [name: string]: AnyHandler };
+};
+
+/** Any handler. A method's type, so that handlers of particular requests are assignable to it. */
+export type AnyHandler = { handle(request: Message, call: Call): Promise<AnyAnswer> | AsyncIterable<AnyAnswer> }["handle"];
+
+type AnyAnswer = MessageInitShape<DescMessage>;
+
+/** Joins a service with its handlers. */
+export function served<S extends DescService>(desc: S, handlers: ServiceHandlers<S>): ServedService {
+  return { desc, handlers: handlers as ServedService["handlers"] };
+}

@@ -1,0 +1,44 @@
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { Refusal } from "../domain/refusal.ts";
+import type { OperationsService } from "../gen/ordertrail/v1/operations_service_pb.js";
+import type { LogReader } from "../log/reader.ts";
+import type { Projector } from "../projections/projector.ts";
+import type { ServiceHandlers } from "./call.ts";
+
+/** OperationsService: shows and steers the projections. */
+export function createOperationsService({ projector, reader }: { readonly projector: Projector; readonly reader: LogReader }): ServiceHandlers<typeof OperationsService> {
+  function known(name: string): string {
+    if (projector.names.includes(name)) return name;
+    throw new Refusal("PROJECTION_NOT_FOUND", `there is no projection ${name}; there are ${projector.names.join(", ")}`, { name });
+  }
+
+  return {
+    async listProjections() {
+      const [head, states] = await Promise.all([reader.head(), projector.states()]);
+      return {
+        logPosition: BigInt(head),
+        projections: states.map(({ name, position, runner, progressedAt, rebuilding, lastError }) => ({
+          name,
+          position: BigInt(position),
+          behind: BigInt(Math.max(0, head - position)),
+          runner,
+          rebuilding,
+          lastError,
+          ...(progressedAt && { progressedAt: timestampFromDate(progressedAt) }),
+        })),
+      };
+    },
+
+    async *rebuildProjection({ name }, call) {
+      for await (const { position, target, done } of projector.rebuild(known(name), call.signal)) {
+        yield { position: BigInt(position), target: BigInt(target), done };
+      }
+    },
+
+    async *verifyProjection({ name }, call) {
+      for await (const { checked, different, difference, done } of projector.verify(known(name), call.signal)) {
+        yield { checked: BigInt(checked), different: BigInt(different), done, ...(difference && { difference }) };
+      }
+    },
+  };
+}

@@ -1,0 +1,287 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { checkFilters, mayAccess, scopeOf, seesPersonalData } from "../access/permissions.ts";
+import { decide, evolve, type OrderCommand, type OrderState } from "../domain/order.ts";
+import { Refusal } from "../domain/refusal.ts";
+import { DeliveryJobSchema, DriverSchema, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
+import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
+import { type DriverDetails, DriverDetailsSchema, type OrderTracking, ProofOfDeliverySchema, RecipientSchema } from "../gen/ordertrail/v1/order_tracking_pb.js";
+import type { HistoryEventSchema, OrderTrackingService, SubstitutionResolution } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
+import { batched } from "../log/batched.ts";
+import { eventType } from "../log/log-entry.ts";
+import type { LogReader } from "../log/reader.ts";
+import type { Outcome, Snapshot, Transactor } from "../log/transact.ts";
+import type { PersonalKeys } from "../privacy/personal-keys.ts";
+import type { DriverLocations } from "../projections/driver-locations.ts";
+import type { OrderTrackings } from "../projections/order-tracking.ts";
+import type { Projector } from "../projections/projector.ts";
+import type { Call, ServiceHandlers } from "./call.ts";
+import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
+import { presentOrders, sealedContext, showsLocation } from "./present-order.ts";
+
+export type OrderTrackingDependencies = {
+  readonly orders: Transactor<OrderState>;
+  readonly reader: LogReader;
+  readonly trackings: OrderTrackings;
+  readonly locations: DriverLocations;
+  readonly projector: Pick<Projector, "waitFor">;
+  readonly keys: PersonalKeys;
+  readonly now: () => Date;
+};
+
+type HistoryEventInit = Exclude<MessageInitShape<typeof HistoryEventSchema>, { readonly $typeName: string }>;
+type Note = { readonly index: number; readonly sealed: Sealed };
+
+const SERVICE = "ordertrail.v1.OrderTrackingService";
+const HEAD_POLL_MS = 20;
+
+/** OrderTrackingService: turns requests into the domain's commands, carries them out, and shows what came of it. */
+export function createOrderTrackingService(dependencies: OrderTrackingDependencies): ServiceHandlers<typeof OrderTrackingService> {
+  const { orders, reader, trackings, locations, projector, keys, now } = dependencies;
+
+  /** Where an order's driver was last seen; asked for many orders at the same time, it asks once. */
+  const locationOf = batched(async (orderIds: readonly string[]) => {
+    const found = await locations.findMany(orderIds);
+    return orderIds.map((orderId) => found.get(orderId));
+  });
+
+  /** Carries out a command on an order that the caller may act on, and shows the order after it. */
+  async function carryOut(method: string, request: { readonly orderId: string; readonly requestId: string }, command: OrderCommand, call: Call) {
+    const { caller } = call;
+    const outcome = await orders.transact(
+      request.orderId,
+      {
+        method: `${SERVICE}/${method}`,
+        requestId: request.requestId,
+        correlationId: call.traceId,
+        actor: { role: caller.role, subject: caller.subject },
+        door: call.door,
+        decide: (state) => {
+          if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw notFound(request.orderId);
+          return decide(state, command, caller);
+        },
+      },
+      call.signal,
+    );
+    // A request_id seen before is answered without deciding, so the right to the answer is looked at here.
+    if (!mayAccess(caller, outcome.state) && !(outcome.before && mayAccess(caller, outcome.before))) throw notFound(request.orderId);
+    if (outcome.appended) logMove(call, method, outcome);
+    return { order: await show(outcome, call) };
+  }
+
+  async function show(snapshot: Snapshot<OrderState>, call: Call): Promise<OrderTracking> {
+    const location = showsLocation(snapshot.state) ? await locationOf(snapshot.state.orderId) : undefined;
+    const [order] = await presentOrders([{ ...snapshot, location }], call.caller, keys);
+    return order as OrderTracking;
+  }
+
+  /** The order as it stands, if the caller may see it. Another's order is as if it did not exist. */
+  async function readOwn(orderId: string, call: Call, minPosition = 0n): Promise<Snapshot<OrderState>> {
+    await untilLogReaches(Number(minPosition), call.signal);
+    const snapshot = await orders.read(orderId);
+    if (!snapshot || !mayAccess(call.caller, snapshot.state)) throw notFound(orderId);
+    return snapshot;
+  }
+
+  /** Under whose key what the order says of its customer is sealed. The right to the order is checked when the command is decided. */
+  async function customerOf(orderId: string): Promise<string> {
+    const snapshot = await orders.read(orderId);
+    if (!snapshot) throw notFound(orderId);
+    return `customer-${snapshot.state.customerId}`;
+  }
+
+  async function untilLogReaches(position: number, signal: AbortSignal): Promise<void> {
+    if (position === 0) return;
+    while ((await reader.head()) < position) await pause(HEAD_POLL_MS, undefined, { signal });
+  }
+
+  async function sealDriver(orderId: string, { driverId, vehicleType, name, phone, licensePlate, photoUrl }: DriverDetails) {
+    const personal = toBinary(DriverDetailsSchema, create(DriverDetailsSchema, { name, phone, licensePlate, photoUrl }));
+    const sealed = personal.length === 0 ? undefined : await keys.seal(`driver-${driverId}`, personal, sealedContext.driver(orderId));
+    return create(DriverSchema, { driverId, vehicleType, ...(sealed && { personal: sealed }) });
+  }
+
+  function resolve(method: string, request: { readonly orderId: string; readonly requestId: string; readonly resolutions: readonly SubstitutionResolution[] }, call: Call) {
+    const resolutions = request.resolutions.map(({ substitutionId, approved }) => ({ substitutionId, approved: approved === true }));
+    return carryOut(method, request, { type: "ResolveSubstitutions", resolutions }, call);
+  }
+
+  return {
+    async initTracking(request, call) {
+      const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata } = request;
+      const sealed = recipient && (await keys.seal(`customer-${customerId}`, toBinary(RecipientSchema, recipient), sealedContext.recipient(orderId)));
+      return await carryOut("InitTracking", request, { type: "InitTracking", orderId, storeId, customerId, deliveryProvider, items, recipient: sealed, metadata }, call);
+    },
+
+    async getTracking({ orderId, minPosition }, call) {
+      return { order: await show(await readOwn(orderId, call, minPosition), call) };
+    },
+
+    async listTrackings(request, call) {
+      const scope = scopeOf(call.caller);
+      const filters = {
+        ...(request.storeId !== "" && { storeId: request.storeId }),
+        ...(request.customerId !== "" && { customerId: request.customerId }),
+        ...(request.statuses.length > 0 && { statuses: request.statuses }),
+        ...(request.deliveryProvider !== 0 && { deliveryProvider: request.deliveryProvider }),
+        ...(request.createdFrom && { createdFrom: timestampDate(request.createdFrom) }),
+        ...(request.createdBefore && { createdBefore: timestampDate(request.createdBefore) }),
+      };
+      checkFilters(scope, { ...filters, ...(filters.deliveryProvider && { provider: filters.deliveryProvider }) });
+      const after = parsePageToken(request.pageToken, ["number", "string"], filters);
+      await projector.waitFor("order_tracking", Number(request.minPosition), call.signal);
+      const limit = pageLimit(request.pageSize);
+      const found = await trackings.list({
+        scope,
+        filters,
+        ...(after && { after: { createdAt: new Date(Number(after[0])), orderId: String(after[1]) } }),
+        limit: limit + 1,
+      });
+      const page = found.slice(0, limit);
+      const last = page.at(-1);
+      return {
+        orders: await presentOrders(page, call.caller, keys),
+        nextPageToken: found.length > limit && last ? formatPageToken([last.state.createdAt.getTime(), last.state.orderId], filters) : "",
+      };
+    },
+
+    async getHistory({ orderId, pageSize, pageToken, minPosition }, call) {
+      const snapshot = await readOwn(orderId, call, minPosition);
+      const after = Number(parsePageToken(pageToken, ["number"], { orderId })?.[0] ?? 0);
+      const limit = pageLimit(pageSize);
+      const mayRead = seesPersonalData(call.caller, snapshot.state).recipient;
+      const events: HistoryEventInit[] = [];
+      const notes: Note[] = [];
+      let state: OrderState | undefined;
+      let lastVersion = 0;
+      for (const { position, entry } of await reader.readStream(`order-${orderId}`, 0, call.signal)) {
+        const { actor, recordedAt, version, door, method, requestId } = entry;
+        if (!actor || !recordedAt) continue;
+        if (events.length >= limit) break;
+        for (const event of entry.events) {
+          const previousStatus = state?.status ?? OrderStatus.UNSPECIFIED;
+          state = evolve(state, event, { actor, recordedAt: timestampDate(recordedAt) });
+          if (version <= after) continue;
+          if (event.note && mayRead) notes.push({ index: events.length, sealed: event.note });
+          events.push({
+            position: BigInt(position),
+            version,
+            recordedAt,
+            type: eventType(event),
+            previousStatus,
+            status: state.status,
+            actor,
+            door,
+            method,
+            requestId,
+            inferred: event.inferred,
+          });
+        }
+        lastVersion = version;
+      }
+      const opened = await keys.openMany(notes.map(({ sealed }) => ({ sealed, context: sealedContext.note(orderId) })));
+      notes.forEach(({ index }, n) => {
+        const event = events[index];
+        if (event) event.note = Buffer.from(opened[n] ?? []).toString();
+      });
+      return { events, nextPageToken: lastVersion < snapshot.version ? formatPageToken([lastVersion], { orderId }) : "" };
+    },
+
+    async updateStatus(request, call) {
+      const { orderId, status, note } = request;
+      if (status === OrderStatus.CANCELLED) return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, reason: note }, call);
+      if (note === "") return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status }, call);
+      const sealed = await keys.seal(await customerOf(orderId), Buffer.from(note), sealedContext.note(orderId));
+      return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, note: sealed }, call);
+    },
+
+    acknowledgeOrder(request, call) {
+      const readyAt = request.readyAt && timestampDate(request.readyAt);
+      return carryOut("AcknowledgeOrder", request, { type: "AcknowledgeOrder", accepted: request.accepted ?? true, reason: request.reason, readyAt }, call);
+    },
+
+    updateSubstitutions(request, call) {
+      if (request.resolutions.length > 0) return resolve("UpdateSubstitutions", request, call);
+      const substitutions = request.substitutions.map(({ substitutionId, originalItem, replacementItem, reason }) =>
+        create(ProposedSubstitutionSchema, {
+          substitutionId: substitutionId || randomUUID(),
+          reason,
+          ...(originalItem && { originalItem }),
+          ...(replacementItem && { replacementItem }),
+        }),
+      );
+      return carryOut("UpdateSubstitutions", request, { type: "ProposeSubstitutions", substitutions }, call);
+    },
+
+    resolveSubstitutions(request, call) {
+      return resolve("ResolveSubstitutions", request, call);
+    },
+
+    async assignDriver(request, call) {
+      const { orderId, driverDetails, deliveryProvider, delivery, eta } = request;
+      if (call.caller.role === Role.PARTNER && deliveryProvider !== 0 && deliveryProvider !== call.caller.provider) {
+        throw new Refusal("PERMISSION_DENIED", "delivery_provider: a partner delivers for itself only", { field: "delivery_provider" });
+      }
+      if (!driverDetails) throw new Error("validation lets no AssignDriver without driver_details through");
+      await customerOf(orderId);
+      const driver = await sealDriver(orderId, driverDetails);
+      const job = delivery && create(DeliveryJobSchema, { providerDeliveryId: delivery.providerDeliveryId, trackingUrl: delivery.trackingUrl, ...(delivery.fee && { fee: delivery.fee }) });
+      return await carryOut("AssignDriver", request, { type: "AssignDriver", driver, deliveryProvider, delivery: job, eta: eta && timestampDate(eta) }, call);
+    },
+
+    async updateLocation(request, call) {
+      const { orderId, latitude = 0, longitude = 0, headingDeg, speedMps, accuracyM } = request;
+      const snapshot = await readOwn(orderId, call);
+      if (!takesLocation(snapshot.state)) {
+        throw new Refusal("DRIVER_NOT_ASSIGNED", `order ${orderId} is ${OrderStatus[snapshot.state.status]} and has no driver on the way: assign one first`, {
+          order_id: orderId,
+          current_status: OrderStatus[snapshot.state.status],
+        });
+      }
+      const recordedAt = request.recordedAt ? timestampDate(request.recordedAt) : now();
+      await locations.record(orderId, { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt });
+      return { order: await show(snapshot, call) };
+    },
+
+    async markDelivered(request, call) {
+      const { orderId, proofOfDelivery } = request;
+      const deliveredAt = proofOfDelivery?.deliveredAt ? timestampDate(proofOfDelivery.deliveredAt) : now();
+      const { recipientName = "", photoUrl = "", note = "" } = proofOfDelivery ?? {};
+      const details = toBinary(ProofOfDeliverySchema, create(ProofOfDeliverySchema, { recipientName, photoUrl, note }));
+      if (details.length === 0) return await carryOut("MarkDelivered", request, { type: "MarkDelivered", deliveredAt }, call);
+      const proof = await keys.seal(await customerOf(orderId), details, sealedContext.proof(orderId));
+      return await carryOut("MarkDelivered", request, { type: "MarkDelivered", deliveredAt, proof }, call);
+    },
+
+    cancelOrder(request, call) {
+      return carryOut("CancelOrder", request, { type: "CancelOrder", reason: request.reason }, call);
+    },
+  };
+}
+
+/** An order takes its driver's place from when a driver is known until the delivery has ended. */
+function takesLocation(state: OrderState): boolean {
+  const ended = state.status === OrderStatus.DELIVERED || state.status === OrderStatus.CANCELLED;
+  return !ended && (state.driver !== undefined || showsLocation(state));
+}
+
+function notFound(orderId: string): Refusal {
+  return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
+}
+
+function logMove(call: Call, method: string, { before, state, version, position }: Outcome<OrderState>): void {
+  call.logger.info(
+    {
+      order_id: state.orderId,
+      position,
+      version,
+      from: before && OrderStatus[before.status],
+      to: OrderStatus[state.status],
+      method,
+      role: Role[call.caller.role],
+    },
+    before?.status === state.status ? "order changed" : "order moved",
+  );
+}

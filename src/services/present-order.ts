@@ -1,0 +1,142 @@
+import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { seesPersonalData } from "../access/permissions.ts";
+import type { Caller } from "../domain/caller.ts";
+import type { OrderState, SubstitutionState } from "../domain/order.ts";
+import type { Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
+import {
+  type DriverDetails,
+  DriverDetailsSchema,
+  type OrderTracking,
+  OrderTrackingSchema,
+  type ProofOfDelivery,
+  ProofOfDeliverySchema,
+  type Recipient,
+  RecipientSchema,
+} from "../gen/ordertrail/v1/order_tracking_pb.js";
+import type { Snapshot } from "../log/transact.ts";
+import type { PersonalKeys } from "../privacy/personal-keys.ts";
+import { type DriverPoint, STATUSES_WITH_LOCATION } from "../projections/driver-locations.ts";
+
+/** The contexts that bind what is sealed to its place: moved elsewhere, it does not open. */
+export const sealedContext = {
+  recipient: (orderId: string) => `order-${orderId}/recipient`,
+  note: (orderId: string) => `order-${orderId}/note`,
+  proof: (orderId: string) => `order-${orderId}/proof`,
+  driver: (orderId: string) => `order-${orderId}/driver`,
+} as const;
+
+/** An order to show, with where its driver was last seen if that is known. */
+export type Presentable = Snapshot<OrderState> & { readonly location?: DriverPoint | undefined };
+
+/** Whether the place of an order's driver may be shown at present. */
+export function showsLocation(state: OrderState): boolean {
+  return STATUSES_WITH_LOCATION.has(state.status);
+}
+
+/** Orders as the API shows them to this caller: personal data only to those who may see it, and while its key exists. */
+export async function presentOrders(orders: readonly Presentable[], caller: Caller, keys: PersonalKeys): Promise<OrderTracking[]> {
+  const wanted: { readonly sealed: Sealed; readonly context: string }[] = [];
+  const finished = orders.map((order) => {
+    const { state } = order;
+    const sees = seesPersonalData(caller, state);
+    const opens = (may: boolean, sealed: Sealed | undefined, context: string): number => (may && sealed ? wanted.push({ sealed, context }) - 1 : -1);
+    const recipient = opens(sees.recipient, state.recipient, sealedContext.recipient(state.orderId));
+    const proof = opens(sees.recipient, state.proof?.details, sealedContext.proof(state.orderId));
+    const driver = opens(sees.driver, state.driver?.personal, sealedContext.driver(state.orderId));
+    const notes = state.history.map((step) => opens(sees.recipient, step.note, sealedContext.note(state.orderId)));
+    return (opened: readonly (Uint8Array | undefined)[]) => {
+      const bytes = (index: number) => (index < 0 ? undefined : opened[index]);
+      return present(order, {
+        recipient: decode(bytes(recipient), (found) => fromBinary(RecipientSchema, found)),
+        proof: decode(bytes(proof), (found) => fromBinary(ProofOfDeliverySchema, found)),
+        driver: decode(bytes(driver), (found) => fromBinary(DriverDetailsSchema, found)),
+        notes: notes.map((index) => decode(bytes(index), (found) => Buffer.from(found).toString()) ?? ""),
+      });
+    };
+  });
+  const opened = wanted.length === 0 ? [] : await keys.openMany(wanted);
+  return finished.map((finish) => finish(opened));
+}
+
+type Opened = {
+  readonly recipient: Recipient | undefined;
+  readonly proof: ProofOfDelivery | undefined;
+  readonly driver: DriverDetails | undefined;
+  readonly notes: readonly string[];
+};
+
+function present({ state, version, position, location }: Presentable, opened: Opened): OrderTracking {
+  const shown: MessageInitShape<typeof OrderTrackingSchema> = {
+    orderId: state.orderId,
+    storeId: state.storeId,
+    customerId: state.customerId,
+    currentStatus: state.status,
+    deliveryProvider: state.deliveryProvider,
+    statusHistory: state.history.map((step, index) => ({
+      status: step.status,
+      previousStatus: step.previousStatus,
+      timestamp: timestampFromDate(step.at),
+      actor: step.actor,
+      note: opened.notes[index] ?? "",
+      inferred: step.inferred,
+    })),
+    substitutions: state.substitutions.map(presentSubstitution),
+    items: [...state.items],
+    version,
+    position: BigInt(position),
+    createdAt: timestampFromDate(state.createdAt),
+    updatedAt: timestampFromDate(state.updatedAt),
+    ...(state.metadata && { metadata: state.metadata }),
+    ...(opened.recipient && { recipient: opened.recipient }),
+    ...(state.readyAt && { readyAt: timestampFromDate(state.readyAt) }),
+    ...(state.eta && { eta: timestampFromDate(state.eta) }),
+  };
+  if (state.driver) {
+    const { driverId, vehicleType } = state.driver;
+    shown.driverDetails = Object.assign(opened.driver ?? create(DriverDetailsSchema), { driverId, vehicleType });
+  }
+  if (location && showsLocation(state)) shown.driverLocation = presentLocation(location);
+  if (state.delivery) {
+    const { providerDeliveryId, fee, trackingUrl } = state.delivery;
+    shown.delivery = { providerDeliveryId, trackingUrl, ...(fee && { fee }) };
+  }
+  if (state.cancellation) {
+    const { reason, actor, at, previousStatus } = state.cancellation;
+    shown.cancellation = { reason, actor, cancelledAt: timestampFromDate(at), previousStatus };
+  }
+  if (state.proof) {
+    const deliveredAt = timestampFromDate(state.proof.deliveredAt);
+    shown.proofOfDelivery = Object.assign(opened.proof ?? create(ProofOfDeliverySchema), { deliveredAt });
+  }
+  return create(OrderTrackingSchema, shown);
+}
+
+function presentSubstitution(substitution: SubstitutionState) {
+  const { substitutionId, originalItem, replacementItem, reason, status, proposedAt, resolvedAt, resolvedBy } = substitution;
+  return {
+    substitutionId,
+    reason,
+    status,
+    proposedAt: timestampFromDate(proposedAt),
+    ...(originalItem && { originalItem }),
+    ...(replacementItem && { replacementItem }),
+    ...(resolvedAt && { resolvedAt: timestampFromDate(resolvedAt) }),
+    ...(resolvedBy && { resolvedBy }),
+  };
+}
+
+function presentLocation({ latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt }: DriverPoint) {
+  return {
+    latitude,
+    longitude,
+    recordedAt: timestampFromDate(recordedAt),
+    ...(headingDeg !== undefined && { headingDeg }),
+    ...(speedMps !== undefined && { speedMps }),
+    ...(accuracyM !== undefined && { accuracyM }),
+  };
+}
+
+function decode<Value>(bytes: Uint8Array | undefined, read: (bytes: Uint8Array) => Value): Value | undefined {
+  return bytes === undefined ? undefined : read(bytes);
+}

@@ -1,0 +1,150 @@
+import { rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import type { JWK } from "jose";
+import pino from "pino";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { fileKeys, type KeySource, remoteKeys } from "../../src/access/key-source.ts";
+import { createTokenVerifier } from "../../src/access/tokens.ts";
+import { Unavailable } from "../../src/domain/refusal.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+import { AUDIENCE, ISSUER, makeIssuerKey } from "./issuer.ts";
+
+const older = await makeIssuerKey();
+const newer = await makeIssuerKey();
+const exp = Math.floor(Date.now() / 1000) + 24 * 3600;
+
+/** Verifies without remembering anything between calls. */
+const verify = (keys: KeySource, token: string) =>
+  createTokenVerifier({ keys, issuer: ISSUER, audience: AUDIENCE, clockSkewSeconds: 0, clock: () => new Date(), cacheSize: 1 }).verify(token);
+
+const unknownKey = expect.objectContaining({ reason: "UNAUTHENTICATED", message: expect.stringContaining("a key that is not known here") });
+
+describe("keys in a file", () => {
+  it("are read again when a token names another", async () => {
+    await using dir = await temporaryFolder();
+    const path = join(dir.path, "jwks.json");
+    await writeFile(path, JSON.stringify({ keys: [older.publicJwk] }));
+    const keys = fileKeys(path);
+    await expect(verify(keys, await older.sign({ exp }))).resolves.toBeDefined();
+    await expect(verify(keys, await newer.sign({ exp }))).rejects.toEqual(unknownKey);
+    await writeFile(path, JSON.stringify({ keys: [newer.publicJwk, older.publicJwk] }));
+    await expect(verify(keys, await newer.sign({ exp }))).resolves.toBeDefined();
+    await expect(verify(keys, await older.sign({ exp }))).resolves.toBeDefined();
+  });
+
+  it("that cannot be read are unavailable, until they can", async () => {
+    await using dir = await temporaryFolder();
+    const path = join(dir.path, "jwks.json");
+    const keys = fileKeys(path);
+    const token = await older.sign({ exp });
+    await expect(verify(keys, token)).rejects.toBeInstanceOf(Unavailable);
+    for (const text of ["", "{", "[]", '{"keys":1}', '{"keys":[1]}']) {
+      await writeFile(path, text);
+      await expect(verify(keys, token)).rejects.toBeInstanceOf(Unavailable);
+    }
+    await writeFile(path, JSON.stringify({ keys: [older.publicJwk] }));
+    await expect(verify(keys, token)).resolves.toBeDefined();
+    await rm(path);
+    await expect(verify(keys, token)).resolves.toBeDefined();
+    await expect(verify(keys, await newer.sign({ exp }))).rejects.toBeInstanceOf(Unavailable);
+  });
+});
+
+describe("keys at an issuer's address", () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ["Date"] });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+  const pass = (seconds: number) => vi.setSystemTime(Date.now() + seconds * 1000);
+
+  it("are fetched once for many tokens", async () => {
+    await using issuer = await startIssuer(older.publicJwk);
+    const keys = issuer.source();
+    const token = await older.sign({ exp });
+    await Promise.all(Array.from({ length: 20 }, () => verify(keys, token)));
+    await verify(keys, token);
+    expect(issuer.requests()).toBe(1);
+  });
+
+  it("are fetched again for an unknown key, but not for each call", async () => {
+    await using issuer = await startIssuer(older.publicJwk);
+    const keys = issuer.source();
+    await verify(keys, await older.sign({ exp }));
+    issuer.publish(newer.publicJwk);
+    await expect(verify(keys, await newer.sign({ exp }))).rejects.toEqual(unknownKey);
+    expect(issuer.requests()).toBe(1);
+    pass(31);
+    await expect(verify(keys, await newer.sign({ exp }))).resolves.toBeDefined();
+    expect(issuer.requests()).toBe(2);
+  });
+
+  it("that were withdrawn are forgotten after ten minutes", async () => {
+    await using issuer = await startIssuer(older.publicJwk);
+    const keys = issuer.source();
+    const token = await older.sign({ exp });
+    await verify(keys, token);
+    issuer.publish(newer.publicJwk);
+    pass(601);
+    await vi.waitFor(async () => expect(await verify(keys, token).catch((error: unknown) => error)).toEqual(unknownKey), { timeout: 5000 });
+    expect(issuer.requests()).toBe(2);
+  });
+
+  it("remain in use while the issuer is in trouble, and unknown ones are unavailable", async () => {
+    await using issuer = await startIssuer(older.publicJwk);
+    const keys = issuer.source();
+    const token = await older.sign({ exp });
+    await verify(keys, token);
+    issuer.fail();
+    pass(601);
+    await expect(verify(keys, token)).resolves.toBeDefined();
+    await vi.waitFor(() => expect(issuer.requests()).toBe(2), { timeout: 5000 });
+    await expect(verify(keys, token)).resolves.toBeDefined();
+    await expect(verify(keys, await newer.sign({ exp }))).rejects.toBeInstanceOf(Unavailable);
+  });
+
+  it("that were never had are unavailable, and asking does not become a flood", async () => {
+    await using issuer = await startIssuer(older.publicJwk);
+    issuer.fail();
+    const keys = issuer.source();
+    const token = await older.sign({ exp });
+    for (let call = 0; call < 20; call++) await expect(verify(keys, token)).rejects.toBeInstanceOf(Unavailable);
+    expect(issuer.requests()).toBe(1);
+  });
+
+  it("are unavailable when nobody answers at that address", async () => {
+    const issuer = await startIssuer(older.publicJwk);
+    await issuer[Symbol.asyncDispose]();
+    await expect(verify(issuer.source(), await older.sign({ exp }))).rejects.toBeInstanceOf(Unavailable);
+  });
+});
+
+/** A server that publishes keys, counts the requests for them, and can be made to fail. */
+async function startIssuer(first: JWK) {
+  let body = JSON.stringify({ keys: [first] });
+  let status = 200;
+  let requests = 0;
+  const server = createServer((_, response) => {
+    requests++;
+    response.writeHead(status, { "content-type": "application/json" }).end(body);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  return {
+    source: () => remoteKeys(new URL(`http://127.0.0.1:${port}/jwks.json`), () => new Date(), pino({ level: "silent" })),
+    publish(key: JWK) {
+      body = JSON.stringify({ keys: [key] });
+    },
+    fail() {
+      status = 503;
+    },
+    requests: () => requests,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
