@@ -1,5 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { type ClientSession, type Collection, type Db, MongoBulkWriteError } from "mongodb";
+import { ROUND_TRIP_MS } from "./log-client.ts";
 import type { StoredEvent } from "./log-entry.ts";
 
 /** What became of a batch: all of it stands, or its first `inserted` entries do and something stopped it there. */
@@ -12,10 +13,10 @@ export type BatchOutcome =
       readonly by: "position" | "stream" | "unknown";
     };
 
-/** How long one round trip may take before its outcome counts as unknown. */
-const ROUND_TRIP_MS = 5000;
 const DUPLICATE_KEY = 11000;
-const DURABLE = { w: "majority", j: true } as const;
+const DURABLE = { w: "majority", j: true, wtimeoutMS: ROUND_TRIP_MS } as const;
+/** What is read will not be taken back. */
+const AT_MAJORITY = { readConcern: "majority", readPreference: "primary", maxTimeMS: ROUND_TRIP_MS } as const;
 
 /**
  * Inserts a batch, in order, durable on a majority. Throws when the outcome is unknown: ask `whichStand` then, and do not
@@ -23,7 +24,7 @@ const DURABLE = { w: "majority", j: true } as const;
  */
 export async function insertBatch(events: Collection<StoredEvent>, documents: readonly StoredEvent[], session: ClientSession): Promise<BatchOutcome> {
   try {
-    await events.insertMany(documents, { ordered: true, session, writeConcern: DURABLE, timeoutMS: ROUND_TRIP_MS });
+    await events.insertMany(documents, { ordered: true, session, writeConcern: DURABLE });
     return { kind: "complete" };
   } catch (error) {
     if (!(error instanceof MongoBulkWriteError) || error.result.getWriteConcernError()) throw error;
@@ -44,10 +45,10 @@ export async function whichStand(db: Db, events: Collection<StoredEvent>, docume
   const id = session.id?.id.toString("hex") ?? "";
   await db
     .collection<{ _id: string }>("writers")
-    .updateOne({ _id: id }, { $inc: { barriers: 1 }, $currentDate: { at: true } }, { upsert: true, session, writeConcern: DURABLE, timeoutMS: ROUND_TRIP_MS });
+    .updateOne({ _id: id }, { $inc: { barriers: 1 }, $currentDate: { at: true } }, { upsert: true, session, writeConcern: DURABLE });
   const ids = documents.map((document) => document._id);
   const found = await events
-    .find({ _id: { $in: ids } }, { session, readConcern: "majority", readPreference: "primary", timeoutMS: ROUND_TRIP_MS, promoteLongs: false })
+    .find({ _id: { $in: ids } }, { ...AT_MAJORITY, session, promoteLongs: false })
     .sort({ _id: 1 })
     .toArray();
   let stood = 0;
@@ -66,7 +67,7 @@ export async function whichStand(db: Db, events: Collection<StoredEvent>, docume
 export async function readTail(events: Collection<StoredEvent>, atLeast: number): Promise<number> {
   for (let tries = 1; ; tries++) {
     const newest = await events
-      .find({}, { projection: { _id: 1 }, readConcern: "majority", readPreference: "primary", timeoutMS: ROUND_TRIP_MS })
+      .find({}, { ...AT_MAJORITY, projection: { _id: 1 } })
       .sort({ _id: -1 })
       .limit(1)
       .next();

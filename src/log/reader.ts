@@ -1,4 +1,5 @@
-import { type Db, type Filter, type FindOptions, Long } from "mongodb";
+import { type ClientSession, type Db, type Filter, Long } from "mongodb";
+import { ROUND_TRIP_MS } from "./log-client.ts";
 import { decodeBody, EVENTS_COLLECTION, type RecordedEntry, type StoredEvent } from "./log-entry.ts";
 
 /** Which entries to read. */
@@ -28,10 +29,13 @@ export type LogReader = {
   /** Batches of entries with positions below `before` (the newest if absent), descending. */
   readBackward(options: ReadOptions & { readonly before?: number }): AsyncGenerator<RecordedEntry[], void, undefined>;
   /** The entries of a stream with versions above `afterVersion`, ascending. */
-  readStream(stream: string, afterVersion: number, signal?: AbortSignal): Promise<RecordedEntry[]>;
+  readStream(stream: string, afterVersion: number): Promise<RecordedEntry[]>;
   /** For each stream asked for, its entries with versions above the one given; streams with none are absent. One round trip. */
   readStreams(wanted: ReadonlyMap<string, number>): Promise<Map<string, RecordedEntry[]>>;
-  /** Reads on as entries arrive, until the signal throws its reason. */
+  /**
+   * Reads on as entries arrive, until the signal throws its reason. A fault of the database is thrown, too: follow again
+   * from the last position. Throws LogDamaged on a gap.
+   */
   follow(options: ReadOptions & { readonly after: number; readonly signal: AbortSignal }): AsyncGenerator<Followed, void, undefined>;
 };
 
@@ -59,12 +63,12 @@ const LAST_POLL_MS = 250;
 export function createLogReader(db: Db, onAppended?: (listener: (position: number) => void) => () => void): LogReader {
   const events = db.collection<Stored>(EVENTS_COLLECTION);
 
-  async function head(): Promise<number> {
-    const newest = await events.find({}, { ...AT_MAJORITY, projection: { _id: 1 } }).sort({ _id: -1 }).limit(1).next();
+  async function head(session?: ClientSession): Promise<number> {
+    const newest = await events.find({}, { ...SOON, ...(session && { session }), projection: { _id: 1 } }).sort({ _id: -1 }).limit(1).next();
     return newest ? Number(newest._id) : 0;
   }
 
-  async function* read(range: Filter<Stored>, direction: 1 | -1, options: ReadOptions): AsyncGenerator<RecordedEntry[], void, undefined> {
+  async function* read(range: Filter<Stored>, direction: 1 | -1, options: ReadOptions, session?: ClientSession): AsyncGenerator<RecordedEntry[], void, undefined> {
     const batchSize = options.batchSize ?? DEFAULT_BATCH;
     const filter: Filter<Stored> = {
       ...range,
@@ -73,7 +77,9 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     };
     // A stream is found by its own index, where the order of versions is that of positions.
     const sort = options.stream === undefined ? ({ _id: direction } as const) : ({ version: direction } as const);
-    const cursor = events.find(filter, { ...AT_MAJORITY, projection: { body: 1 }, batchSize, ...(options.signal && { signal: options.signal }) }).sort(sort);
+    const cursor = events
+      .find(filter, { ...AT_MAJORITY, ...(session && { session }), projection: { body: 1 }, batchSize, ...(options.signal && { signal: options.signal }) })
+      .sort(sort);
     try {
       while (await cursor.hasNext()) {
         yield cursor.readBufferedDocuments(batchSize).map(recorded);
@@ -84,12 +90,15 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     }
   }
 
-  async function* readForward(options: ReadOptions & { readonly after: number; readonly to?: number }): AsyncGenerator<RecordedEntry[], void, undefined> {
+  async function* readForward(
+    options: ReadOptions & { readonly after: number; readonly to?: number },
+    session?: ClientSession,
+  ): AsyncGenerator<RecordedEntry[], void, undefined> {
     const upTo = options.to === undefined ? {} : { $lte: Long.fromNumber(options.to) };
     const range: Filter<Stored> = { _id: { $gt: Long.fromNumber(options.after), ...upTo } };
     const dense = options.stream === undefined && options.types === undefined;
     let last = options.after;
-    for await (const batch of read(range, 1, options)) {
+    for await (const batch of read(range, 1, options, session)) {
       if (dense) last = checkDense(batch, last);
       yield batch;
     }
@@ -102,7 +111,7 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     const byVersion = Map.groupBy(wanted, ([, after]) => after);
     const $or = Array.from(byVersion, ([after, streams]) => ({ stream: { $in: streams.map(([stream]) => stream) }, version: { $gt: after } }));
     const cursor = events.find(($or.length === 1 ? $or[0] : { $or }) as Filter<Stored>, {
-      ...AT_MAJORITY,
+      ...SOON,
       projection: { body: 1 },
       batchSize: DEFAULT_BATCH,
     });
@@ -121,13 +130,16 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     let position = options.after;
     let pollMs = FIRST_POLL_MS;
     using news = newsOf(onAppended);
+    // A new primary may know less than the old one did. In one session no read sees less than the one before it: without
+    // that, `to` could lie beyond what the read after it sees, and entries in between would be passed over.
+    await using session = db.client.startSession({ causalConsistency: true });
     for (;;) {
       signal.throwIfAborted();
       const filtered = options.types !== undefined || options.stream !== undefined;
       // Where a filter may match nothing, how far the log reached before the read is how far it has been looked through.
-      const to = filtered ? await head() : undefined;
+      const to = filtered ? await head(session) : undefined;
       const before = position;
-      for await (const entries of readForward({ ...options, after: position, ...(to !== undefined && { to }) })) {
+      for await (const entries of readForward({ ...options, after: position, ...(to !== undefined && { to }) }, session)) {
         position = entries.at(-1)?.position ?? position;
         yield { entries, position };
       }
@@ -141,8 +153,8 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
   }
 
   return {
-    head,
-    readForward,
+    head: () => head(),
+    readForward: (options) => readForward(options),
     readBackward: (options) => read(options.before === undefined ? {} : { _id: { $lt: Long.fromNumber(options.before) } }, -1, options),
     async readStream(stream, afterVersion) {
       return (await readStreams(new Map([[stream, afterVersion]]))).get(stream) ?? [];
@@ -152,12 +164,14 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
   };
 }
 
-const AT_MAJORITY: FindOptions = { readConcern: "majority", readPreference: "primary" };
+const AT_MAJORITY = { readConcern: "majority", readPreference: "primary" } as const;
+/** For reads that end soon; a limit counts the server's time for all batches of a cursor together. */
+const SOON = { ...AT_MAJORITY, maxTimeMS: ROUND_TRIP_MS } as const;
 
 function recorded(document: Stored): RecordedEntry {
   const position = Number(document._id);
   // The driver's Binary may share its buffer with a whole batch of the wire; the bytes are what it shows of it.
-  const body = document.body.buffer.subarray(0, document.body.position);
+  const body = new Uint8Array(document.body.value());
   try {
     return { position, entry: decodeBody(body), body };
   } catch (error) {

@@ -3,7 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import { LRUCache } from "lru-cache";
 import type { Actor } from "../domain/caller.ts";
-import { Refusal } from "../domain/refusal.ts";
+import { Refusal, Unavailable } from "../domain/refusal.ts";
 import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { type Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type Appender, StreamConflict } from "./appender.ts";
@@ -44,7 +44,7 @@ export type Outcome<State> = Snapshot<State> & { readonly before: State | undefi
 export type Transactor<State> = {
   /**
    * Carries out a command. What it answers is durable. Throws a Refusal (of `decide`; REQUEST_ID_REUSED; CONFLICT after
-   * losing several races) with nothing recorded, or what the appender throws.
+   * losing several races; OVERLOADED) with nothing recorded, or what the appender throws.
    */
   transact(id: string, command: Command<State>, signal?: AbortSignal): Promise<Outcome<State>>;
   /** The thing as it stands, every acknowledged command included; undefined when there is none. */
@@ -62,6 +62,8 @@ type Loaded<State> = {
 };
 
 const MAX_ATTEMPTS = 8;
+/** Commands on one stream wait for each other here, where the appender's bound does not see them. */
+const MAX_UNDER_WAY = 20_000;
 /** Stands in where an entry of another writer names no actor. */
 const NOBODY: Actor = { role: Role.UNSPECIFIED, subject: "" };
 
@@ -74,6 +76,7 @@ export function createTransactor<State>(
   const cache = new LRUCache<string, Loaded<State>>({ max: options.cachedStreams });
   /** The end of the last command on each stream that this process is busy with: one at a time spares conflicts. */
   const busy = new Map<string, Promise<unknown>>();
+  let underWay = 0;
   const readBeyond = batchReads(reader);
 
   const empty = (): Loaded<State> => ({ state: undefined, version: 0, position: 0, at: 0, requests: new Map() });
@@ -102,6 +105,7 @@ export function createTransactor<State>(
   }
 
   async function attempt(stream: string, command: Command<State>, signal: AbortSignal | undefined): Promise<Outcome<State>> {
+    signal?.throwIfAborted();
     let loaded = cache.get(stream);
     // What is remembered may be out of date. That matters only to answers that append nothing: an append would conflict.
     let fresh = loaded === undefined;
@@ -178,11 +182,17 @@ export function createTransactor<State>(
     const entries = await reader.readStream(stream, 0);
     const before = entries.filter(({ entry }) => entry.version < prior.version).reduce(fold, empty());
     const after = entries.filter(({ entry }) => entry.version === prior.version).reduce(fold, before);
+    // A new primary may not know for a moment that a majority has what the old one said it had.
+    if (after.version !== prior.version) throw new Unavailable("the answer to this request_id cannot be read again yet: try again");
     return { ...snapshotOf(after), before: before.state, appended: false };
   }
 
   return {
     transact(id, command, signal) {
+      if (underWay >= MAX_UNDER_WAY) {
+        return Promise.reject(new Refusal("OVERLOADED", "too many commands are under way; nothing was recorded of this one"));
+      }
+      underWay++;
       const stream = category.streamOf(id);
       const before = busy.get(stream);
       const mine = before ? before.then(() => attempt(stream, command, signal)) : attempt(stream, command, signal);
@@ -192,6 +202,7 @@ export function createTransactor<State>(
       );
       busy.set(stream, end);
       void end.then(() => {
+        underWay--;
         if (busy.get(stream) === end) busy.delete(stream);
       });
       return mine;

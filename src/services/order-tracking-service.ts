@@ -3,13 +3,12 @@ import { setTimeout as pause } from "node:timers/promises";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, mayAccess, scopeOf, seesPersonalData } from "../access/permissions.ts";
-import { decide, evolve, type OrderCommand, type OrderState } from "../domain/order.ts";
+import { decide, evolve, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { DeliveryJobSchema, DriverSchema, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type DriverDetails, DriverDetailsSchema, type OrderTracking, ProofOfDeliverySchema, RecipientSchema } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { HistoryEventSchema, OrderTrackingService, SubstitutionResolution } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
-import { batched } from "../log/batched.ts";
 import { eventType } from "../log/log-entry.ts";
 import type { LogReader } from "../log/reader.ts";
 import type { Outcome, Snapshot, Transactor } from "../log/transact.ts";
@@ -41,12 +40,6 @@ const HEAD_POLL_MS = 20;
 export function createOrderTrackingService(dependencies: OrderTrackingDependencies): ServiceHandlers<typeof OrderTrackingService> {
   const { orders, reader, trackings, locations, projector, keys, now } = dependencies;
 
-  /** Where an order's driver was last seen; asked for many orders at the same time, it asks once. */
-  const locationOf = batched(async (orderIds: readonly string[]) => {
-    const found = await locations.findMany(orderIds);
-    return orderIds.map((orderId) => found.get(orderId));
-  });
-
   /** Carries out a command on an order that the caller may act on, and shows the order after it. */
   async function carryOut(method: string, request: { readonly orderId: string; readonly requestId: string }, command: OrderCommand, call: Call) {
     const { caller } = call;
@@ -72,7 +65,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
   }
 
   async function show(snapshot: Snapshot<OrderState>, call: Call): Promise<OrderTracking> {
-    const location = showsLocation(snapshot.state) ? await locationOf(snapshot.state.orderId) : undefined;
+    const location = showsLocation(snapshot.state) ? await locations.find(snapshot.state.orderId) : undefined;
     const [order] = await presentOrders([{ ...snapshot, location }], call.caller, keys);
     return order as OrderTracking;
   }
@@ -156,7 +149,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       const notes: Note[] = [];
       let state: OrderState | undefined;
       let lastVersion = 0;
-      for (const { position, entry } of await reader.readStream(`order-${orderId}`, 0, call.signal)) {
+      for (const { position, entry } of await reader.readStream(orderStream(orderId), 0)) {
         const { actor, recordedAt, version, door, method, requestId } = entry;
         if (!actor || !recordedAt) continue;
         if (events.length >= limit) break;

@@ -1,0 +1,119 @@
+import { MongoClient } from "mongodb";
+import type { Logger } from "pino";
+import { createDevelopmentKeys, developmentKeyFile } from "./access/keys.ts";
+import { fileKeys, remoteKeys } from "./access/key-source.ts";
+import { assertComplete } from "./access/permissions.ts";
+import { createTokenVerifier } from "./access/tokens.ts";
+import type { AppConfig } from "./config.ts";
+import { createDispatcher } from "./doors/dispatch.ts";
+import { startGrpcServer } from "./doors/grpc-server.ts";
+import { startHttpServer } from "./doors/http-server.ts";
+import { createReadiness } from "./doors/readiness.ts";
+import { evolve, orderStream } from "./domain/order.ts";
+import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
+import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
+import { createAppender } from "./log/appender.ts";
+import { ensureLogIndexes } from "./log/indexes.ts";
+import { createLogReader } from "./log/reader.ts";
+import { createTransactor } from "./log/transact.ts";
+import { createDevelopmentMasterKeys } from "./privacy/master-key.ts";
+import { createPersonalKeys } from "./privacy/personal-keys.ts";
+import { createDriverLocations } from "./projections/driver-locations.ts";
+import { createOrderTrackingProjection, createOrderTrackings, ORDER_TRACKING } from "./projections/order-tracking.ts";
+import { createProjector } from "./projections/projector.ts";
+import { served } from "./services/call.ts";
+import { createOperationsService } from "./services/operations-service.ts";
+import { createOrderTrackingService } from "./services/order-tracking-service.ts";
+
+/** Ordertrail, running. */
+export type App = {
+  readonly addresses: { readonly grpc: string; readonly http: string };
+  /** Takes no more calls, lets those under way end, then lets go of everything. */
+  stop(): Promise<void>;
+};
+
+const MAX_RESPONSE_BYTES = 32 * 1024 * 1024;
+const SERVER_SELECTION_MS = 5000;
+const PATIENCE_MS = 8000;
+const LEASE_MS = 10_000;
+const CACHED_ORDERS = 20_000;
+const CACHED_TOKENS = 10_000;
+
+/** Builds everything, top to bottom, and starts the roles that the configuration names. Throws when the database cannot be reached. */
+export async function createApp(config: AppConfig, logger: Logger): Promise<App> {
+  const now = () => new Date();
+  // What is made is let go of in the opposite order, also when something further down cannot be had.
+  await using parts = new AsyncDisposableStack();
+  const client = await connect(config.mongodbUrl);
+  parts.defer(() => client.close());
+  const db = client.db(config.databaseName);
+  await ensureLogIndexes(db);
+
+  const appender = createAppender(
+    client,
+    db,
+    { maxQueuedEntries: config.appendQueueEntries, maxQueuedBytes: config.appendQueueBytes, patienceMs: PATIENCE_MS },
+    logger,
+  );
+  parts.defer(() => appender.close());
+  const reader = createLogReader(db, appender.onAppended);
+  const orders = createTransactor({ streamOf: orderStream, evolve }, appender, reader, { cachedStreams: CACHED_ORDERS, now });
+
+  const keys = createPersonalKeys(db, config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir)), now);
+  const locations = createDriverLocations(db, ORDER_TRACKING);
+  await locations.ensureIndexes();
+  const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS }, [createOrderTrackingProjection(db, reader, locations)]);
+
+  parts.defer(() => projector.stop());
+
+  const services = [
+    served(
+      OrderTrackingService,
+      createOrderTrackingService({ orders, reader, trackings: createOrderTrackings(db), locations, projector, keys, now }),
+    ),
+    served(OperationsService, createOperationsService({ projector, reader })),
+  ];
+  assertComplete(services.map(({ desc }) => desc));
+
+  const tokens = createTokenVerifier({
+    keys: config.jwksUrl ? remoteKeys(config.jwksUrl, now, logger) : fileKeys(developmentKeyFile(config.dataDir)),
+    issuer: config.jwtIssuer,
+    audience: config.jwtAudience,
+    clockSkewSeconds: config.jwtClockSkewSeconds,
+    clock: now,
+    cacheSize: CACHED_TOKENS,
+  });
+  const dispatcher = createDispatcher({
+    services: config.roles.has("api") ? services : [],
+    verifyToken: tokens.verify,
+    logger,
+    clock: now,
+    defaultDeadlineMs: config.defaultDeadlineMs,
+    maxDeadlineMs: config.maxDeadlineMs,
+  });
+  const readiness = createReadiness({ mongodb: () => db.command({ ping: 1 }) }, logger);
+  const jwks = config.jwksUrl ? undefined : (await createDevelopmentKeys(config.dataDir)).jwks;
+
+  // A process that answers no calls still tells how it is.
+  const { maxRequestBytes, drainTimeoutMs, corsOrigins } = config;
+  const shared = { dispatcher, readiness, logger, clock: now, maxRequestBytes, maxResponseBytes: MAX_RESPONSE_BYTES, drainTimeoutMs };
+  const grpc = await startGrpcServer({ ...shared, host: config.grpcHost, port: config.grpcPort });
+  parts.defer(() => grpc.stop());
+  const http = await startHttpServer({ ...shared, host: config.httpHost, port: config.httpPort, corsOrigins, ...(jwks && { jwks: () => jwks }) });
+  parts.defer(() => http.stop());
+
+  if (config.roles.has("projector")) projector.start();
+  const running = parts.move();
+  return { addresses: { grpc: grpc.address, http: http.url }, stop: () => running.disposeAsync() };
+}
+
+async function connect(url: string): Promise<MongoClient> {
+  const client = new MongoClient(url, { appName: "ordertrail", retryWrites: true, serverSelectionTimeoutMS: SERVER_SELECTION_MS });
+  try {
+    await client.connect();
+    return client;
+  } catch (cause) {
+    await client.close();
+    throw new Error("MongoDB cannot be reached: check MONGODB_URL, or leave it unset to have one started", { cause });
+  }
+}

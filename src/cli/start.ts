@@ -1,0 +1,136 @@
+import { join } from "node:path";
+import type { Command } from "commander";
+import type { Logger } from "pino";
+import { roleName, TOKEN_ROLES } from "../access/claims.ts";
+import { issueDevelopmentToken } from "../access/development-token.ts";
+import { createDevelopmentKeys } from "../access/keys.ts";
+import { createApp } from "../app.ts";
+import { type Config, loadConfig } from "../config.ts";
+import { assertPortFree } from "../embedded/free-port.ts";
+import { keepRunning } from "../embedded/keep-running.ts";
+import { type Mongod, startMongod } from "../embedded/mongod.ts";
+import { type NatsServer, startNatsServer } from "../embedded/nats-server.ts";
+import type { ServerName } from "../embedded/server-binaries.ts";
+import { createLogger } from "../logger.ts";
+import { EXIT } from "./exit-codes.ts";
+import { claimInstance, type InstanceAddresses } from "./instance.ts";
+
+const TOKEN_SECONDS = 12 * 3600;
+
+/** Registers `start`: runs Ordertrail until it is asked to end, with servers of its own where no address is given. */
+export function registerStart(program: Command): void {
+  program
+    .command("start")
+    .description("run Ordertrail until Ctrl-C or SIGTERM; with a MongoDB and a NATS of its own unless MONGODB_URL and NATS_URL are set")
+    .action(async () => {
+      const config = loadConfig();
+      await run(config, createLogger(config.logLevel, process.stderr));
+    });
+}
+
+async function run(config: Config, logger: Logger): Promise<void> {
+  const ending = whenAskedToEnd();
+  await using cleanup = new AsyncDisposableStack();
+  const lock = await claimInstance(config.dataDir);
+  cleanup.defer(() => lock.release());
+  await checkPort("GRPC", config.grpcHost, config.grpcPort);
+  await checkPort("HTTP", config.httpHost, config.httpPort);
+
+  const mongodbUrl = config.mongodbUrl ?? (await keepOwn("mongod", startMongod, config, logger, cleanup));
+  const natsUrl = config.natsUrl ?? (await keepOwn("nats-server", startNatsServer, config, logger, cleanup));
+  const app = await createApp({ ...config, mongodbUrl }, logger);
+  cleanup.defer(() => app.stop());
+
+  const addresses = { ...app.addresses, mongodb: withoutPassword(mongodbUrl), nats: withoutPassword(natsUrl) };
+  await lock.publish(addresses);
+  process.stdout.write(await welcome(config, addresses));
+  logger.info({ signal: await ending }, "ending: calls under way are finished first");
+}
+
+/** Runs a server of this instance's own, with its data in DATA_DIR, until the stack is disposed of; returns its address. */
+async function keepOwn<T extends Mongod | NatsServer>(
+  name: ServerName,
+  start: (options: { dataDir: string; port?: number }) => Promise<T>,
+  { dataDir }: Config,
+  logger: Logger,
+  cleanup: AsyncDisposableStack,
+): Promise<string> {
+  const ownDir = join(dataDir, name);
+  const server = await keepRunning(name, (port) => start({ dataDir: ownDir, ...(port !== undefined && { port }) }), logger);
+  cleanup.defer(() => server.stop());
+  return server.first.url;
+}
+
+async function checkPort(door: "GRPC" | "HTTP", host: string, port: number): Promise<void> {
+  try {
+    await assertPortFree(port, host);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EADDRINUSE") throw new Error(`port ${port} is taken by another program: set ${door}_PORT to a free one, or to 0 for any`);
+    throw new Error(`cannot listen on ${host}:${port} (${code}): set ${door}_HOST and ${door}_PORT to an address of this machine`);
+  }
+}
+
+/** A signal within this time of the first is the same wish: npm passes on the Ctrl-C that the terminal sends to all. */
+const SAME_WISH_MS = 500;
+
+/** Resolves at the first signal to end. A later one ends the process at once; its servers then end by themselves. */
+function whenAskedToEnd(): Promise<NodeJS.Signals> {
+  const { promise, resolve } = Promise.withResolvers<NodeJS.Signals>();
+  let firstAt: number | undefined;
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => {
+      if (firstAt === undefined) resolve(signal);
+      else if (performance.now() - firstAt > SAME_WISH_MS) process.exit(EXIT.failed);
+      firstAt ??= performance.now();
+    });
+  }
+  return promise;
+}
+
+function withoutPassword(url: string): string {
+  return url.replace(/\/\/[^@/]*@/, "//***@");
+}
+
+const ORDERTRAIL = "npm run -s ordertrail --";
+const OPERATOR_TOKEN = `$(${ORDERTRAIL} token --role operator --subject me)`;
+const FIRST_ORDER = JSON.stringify({
+  order_id: "first-order",
+  store_id: "store-1",
+  customer_id: "customer-1",
+  items: [{ item_id: "apples", name: "Apples", quantity: 2, unit_price: { amount_minor: 349, currency: "EUR" } }],
+  request_id: "first",
+});
+
+async function welcome(config: Config, { grpc, http, mongodb, nats }: InstanceAddresses): Promise<string> {
+  return `
+Ordertrail is ready.
+
+  gRPC           ${grpc}
+  Connect, REST  ${http}
+  MongoDB        ${mongodb}
+  NATS           ${nats}
+${await tokenLines(config)}
+A first order over gRPC, the same order over REST, and a whole life at once:
+
+  grpcurl -plaintext -H "Authorization: Bearer ${OPERATOR_TOKEN}" -d '${FIRST_ORDER}' ${grpc} ordertrail.v1.OrderTrackingService/InitTracking
+  curl -s -H "Authorization: Bearer ${OPERATOR_TOKEN}" ${http}/orders/tracking/first-order
+  ${ORDERTRAIL} demo
+
+Ctrl-C ends it; the data stays in ${config.dataDir}.
+
+`;
+}
+
+/** A token for each role, when it is this instance that issues them. */
+async function tokenLines(config: Config): Promise<string> {
+  if (config.jwksUrl) return "";
+  const keys = await createDevelopmentKeys(config.dataDir);
+  const lines = TOKEN_ROLES.map(roleName).map(async (role) => {
+    const subject = role === "partner" ? "uber" : `${role}-1`;
+    const storeId = role === "store" ? "store-1" : undefined;
+    const token = await issueDevelopmentToken(keys, config, { role, subject, storeId, expiresInSeconds: TOKEN_SECONDS });
+    return `  ${`${role} (${subject})`.padEnd(24)} ${token}\n`;
+  });
+  return `\nA token for each role, valid for 12 hours:\n\n${(await Promise.all(lines)).join("")}`;
+}

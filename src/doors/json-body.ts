@@ -1,0 +1,62 @@
+import type { IncomingMessage } from "node:http";
+import type { JsonObject } from "@bufbuild/protobuf";
+import { Refusal } from "../domain/refusal.ts";
+
+/** The JSON object that a request brings; `{}` if it brings no body. Throws a Refusal for any other, and for a body over the limit, which is not read on. */
+export async function readJsonBody(request: IncomingMessage, maxBytes: number): Promise<JsonObject> {
+  const bytes = await readBytes(request, maxBytes);
+  if (bytes.byteLength === 0) return {};
+  checkContentType(request);
+  return parseObject(decodeText(bytes));
+}
+
+async function readBytes(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
+  if (Number(request.headers["content-length"] ?? 0) > maxBytes) throw tooLarge(maxBytes);
+  const chunks: Buffer[] = [];
+  let length = 0;
+  // Leaving the loop would destroy the connection before the refusal is written.
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length > maxBytes) throw tooLarge(maxBytes);
+  }
+  return Buffer.concat(chunks);
+}
+
+function tooLarge(maxBytes: number): Refusal {
+  return new Refusal("PAYLOAD_TOO_LARGE", `the body is larger than ${maxBytes} bytes`, { max_bytes: String(maxBytes) });
+}
+
+function checkContentType({ headers }: IncomingMessage): void {
+  const [type = "", ...parameters] = (headers["content-type"] ?? "").toLowerCase().split(";").map((part) => part.trim());
+  const isJson = type === "application/json" && parameters.every((parameter) => /^charset="?utf-8"?$/.test(parameter));
+  if (!isJson) throw new Refusal("UNSUPPORTED_MEDIA_TYPE", "the content type must be application/json, in UTF-8");
+  if (headers["content-encoding"] !== undefined && headers["content-encoding"] !== "identity") {
+    throw new Refusal("UNSUPPORTED_MEDIA_TYPE", "the body must not be compressed");
+  }
+}
+
+function decodeText(bytes: Buffer): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new Refusal("MALFORMED_REQUEST", "the body is not UTF-8");
+  }
+}
+
+function parseObject(text: string): JsonObject {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    // The parser's own message quotes the body, which may be personal.
+    const position = error instanceof Error ? /at position \d+/.exec(error.message)?.[0] : undefined;
+    throw new Refusal("MALFORMED_REQUEST", ["the body is not JSON", position].filter(Boolean).join(": it breaks off or goes wrong "));
+  }
+  if (!isJsonObject(value)) throw new Refusal("MALFORMED_REQUEST", "the body must be a JSON object");
+  return value;
+}
+
+function isJsonObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

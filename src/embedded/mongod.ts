@@ -1,0 +1,117 @@
+import { connect } from "node:net";
+import { resolve } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { type Db, MongoClient, MongoServerError } from "mongodb";
+import { findFreePort } from "./free-port.ts";
+import { type ServerProcess, startServerProcess } from "./server-process.ts";
+
+/** A running mongod. */
+export type Mongod = ServerProcess & {
+  readonly port: number;
+  /** Where a client connects to. */
+  readonly url: string;
+};
+
+export type MongodOptions = {
+  /** The folder of the data, made if absent; it belongs to this mongod alone while it runs. */
+  readonly dataDir: string;
+  /** The port on 127.0.0.1; by default one that is free. */
+  readonly port?: number;
+  /** The name of the replica set. */
+  readonly replSet?: string;
+  /** Memory for WiredTiger's cache. */
+  readonly cacheSizeMib?: number;
+  /** Lets tests set fail points. */
+  readonly failPoints?: boolean;
+};
+
+const PRIMARY_TIMEOUT_MS = 20_000;
+const POLL_MS = 10;
+
+/**
+ * Starts mongod as a replica set of one, initiated if the folder is new, and returns when it is a writable primary.
+ * A folder may come back on another port: the set is then told of it. Everything acknowledged with `j: true` is on
+ * disk and survives `kill()`.
+ */
+export async function startMongod(options: MongodOptions): Promise<Mongod> {
+  const replSet = options.replSet ?? "ordertrail";
+  const mongod = await startMongodMember({ ...options, replSet });
+  try {
+    await becomePrimary(mongod.port, replSet);
+  } catch (error) {
+    await mongod.kill();
+    throw error;
+  }
+  return { ...mongod, url: `mongodb://127.0.0.1:${mongod.port}/?replicaSet=${replSet}` };
+}
+
+/**
+ * Starts mongod as one member of a replica set that someone else initiates, and returns when it takes connections.
+ * Its `url` leads to this member alone, whatever its state.
+ */
+export async function startMongodMember(options: MongodOptions & { replSet: string }): Promise<Mongod> {
+  const dataDir = resolve(options.dataDir);
+  const port = options.port ?? (await findFreePort());
+  const server = await startServerProcess({
+    name: "mongod",
+    dataDir,
+    pidFile: "mongod.lock",
+    port,
+    args: [
+      ...["--dbpath", dataDir, "--port", String(port), "--bind_ip", "127.0.0.1", "--nounixsocket"],
+      ...["--replSet", options.replSet, "--oplogSize", "990", "--quiet"],
+      ...["--wiredTigerCacheSizeGB", String((options.cacheSizeMib ?? 1024) / 1024)],
+      // Alone, it has nobody to hand over to: without these, an orderly stop waits for seconds.
+      ...["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"],
+      ...["--setParameter", "diagnosticDataCollectionEnabled=false"],
+      ...(options.failPoints ? ["--setParameter", "enableTestCommands=1"] : []),
+    ],
+    isReady: () => takesConnections(port),
+  });
+  return { ...server, port, url: `mongodb://127.0.0.1:${port}/?directConnection=true` };
+}
+
+async function takesConnections(port: number): Promise<boolean> {
+  const { promise, resolve: settle } = Promise.withResolvers<boolean>();
+  const socket = connect(port, "127.0.0.1", () => settle(true)).once("error", () => settle(false));
+  return promise.finally(() => socket.destroy());
+}
+
+async function becomePrimary(port: number, replSet: string): Promise<void> {
+  await using client = new MongoClient(`mongodb://127.0.0.1:${port}/?directConnection=true`);
+  const admin = client.db("admin");
+  await ensureConfigured(admin, { _id: 0, host: `127.0.0.1:${port}` }, replSet);
+  const deadline = Date.now() + PRIMARY_TIMEOUT_MS;
+  while (!(await admin.command({ hello: 1 }))["isWritablePrimary"]) {
+    if (Date.now() > deadline) {
+      throw new Error(`mongod on port ${port} was not primary after ${PRIMARY_TIMEOUT_MS / 1000} seconds`);
+    }
+    await pause(POLL_MS);
+  }
+}
+
+async function ensureConfigured(admin: Db, member: { _id: number; host: string }, replSet: string): Promise<void> {
+  const config = await readConfig(admin);
+  if (config === undefined) {
+    await admin.command({ replSetInitiate: { _id: replSet, members: [member] } });
+  } else if (config.members[0]?.host !== member.host) {
+    await admin.command({
+      replSetReconfig: { ...config, version: config.version + 1, members: [{ ...config.members[0], ...member }] },
+      force: true,
+    });
+  }
+}
+
+type ReplicaSetConfig = { readonly version: number; readonly members: readonly { readonly host: string }[] };
+
+async function readConfig(admin: Db): Promise<ReplicaSetConfig | undefined> {
+  try {
+    return (await admin.command({ replSetGetConfig: 1 }))["config"] as ReplicaSetConfig;
+  } catch (error) {
+    if (error instanceof MongoServerError && error.codeName === "NotYetInitialized") {
+      return undefined;
+    }
+    throw error;
+  }
+}
+

@@ -1,0 +1,28 @@
+import pino, { type DestinationStream, type Logger } from "pino";
+
+/** Where personal data and secrets would stand, should anyone ever log an object that holds them. */
+const REDACTED = ["authorization", "token", "recipient", "phone", "email", "name", "address", "instructions", "note", "proof", "personal", "license_plate", "photo_url"];
+
+/**
+ * The process's logger: one JSON object a line, times in UTC, personal data blotted out.
+ * ERROR is for failures, WARN for time-outs and retries, INFO for what moved an order, DEBUG for the rest.
+ */
+export function createLogger(level: string, destination?: DestinationStream): Logger {
+  const options = {
+    level,
+    base: { service: "ordertrail", pid: process.pid },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label: string) => ({ level: label }) },
+    redact: { paths: REDACTED.flatMap((field) => [field, `*.${field}`, `*.*.${field}`]), censor: "[redacted]" },
+    serializers: { err: errorForLog },
+  };
+  return destination ? pino(options, destination) : pino(options);
+}
+
+/** What of an error is logged: never the fields that libraries hang on it, for those may hold documents or headers. */
+function errorForLog(error: unknown): object {
+  if (!(error instanceof Error)) return { type: typeof error };
+  const { name, message, stack, cause } = error;
+  const code = "code" in error && (typeof error.code === "string" || typeof error.code === "number") ? { code: error.code } : {};
+  return { type: name, message, ...code, stack, ...(cause !== undefined && { cause: errorForLog(cause) }) };
+}

@@ -1,0 +1,28 @@
+import { Command, CommanderError } from "commander";
+import { EXIT, EXIT_CODES_HELP } from "./cli/exit-codes.ts";
+import { registerStart } from "./cli/start.ts";
+import { registerStatus } from "./cli/status.ts";
+import { registerToken } from "./cli/token.ts";
+import { ConfigError } from "./config.ts";
+
+const program = new Command("ordertrail")
+  .description("Order tracking for grocery delivery: the whole story of every order.")
+  .helpCommand(false)
+  .exitOverride();
+
+for (const register of [registerStart, registerStatus, registerToken]) register(program);
+for (const command of program.commands) command.exitOverride().addHelpText("after", EXIT_CODES_HELP);
+program.addHelpText("after", EXIT_CODES_HELP);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = exitCodeOf(error);
+}
+
+function exitCodeOf(error: unknown): number {
+  // commander has told what is wrong. Mistakes in the arguments have codes of their own; "commander.error" are the verbs' errors.
+  if (error instanceof CommanderError) return error.exitCode === 0 || error.code === "commander.error" ? error.exitCode : EXIT.usage;
+  process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`);
+  return error instanceof ConfigError ? EXIT.usage : EXIT.failed;
+}

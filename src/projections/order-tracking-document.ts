@@ -1,0 +1,276 @@
+import { create, type JsonObject } from "@bufbuild/protobuf";
+import { Binary, Long } from "mongodb";
+import type { Actor } from "../domain/caller.ts";
+import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
+import { type DeliveryJob, DeliveryJobSchema, type Driver, DriverSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
+import {
+  DeliveryProvider,
+  type Item,
+  ItemSchema,
+  type Money,
+  MoneySchema,
+  OrderStatus,
+  Role,
+  type Sealed,
+  SealedSchema,
+  SubstitutionStatus,
+} from "../gen/ordertrail/events/v1/values_pb.js";
+import type { Snapshot } from "../log/transact.ts";
+
+type ActorDocument = { readonly role: string; readonly subject: string };
+type SealedDocument = { readonly key_id: Binary; readonly nonce: Binary; readonly ciphertext: Binary };
+/** Written as a 64-bit integer; the driver reads it as a number where that is exact. */
+type Integer = Long | number;
+type MoneyDocument = { readonly amount_minor: Integer; readonly currency: string };
+type ItemDocument = { readonly item_id: string; readonly name: string; readonly quantity: number; readonly unit_price: MoneyDocument | null };
+
+/** Where a driver was, as documents hold it. */
+export type LocationDocument = {
+  readonly latitude: number;
+  readonly longitude: number;
+  readonly heading_deg: number | null;
+  readonly speed_mps: number | null;
+  readonly accuracy_m: number | null;
+  readonly recorded_at: Date;
+};
+
+/** A document of `order_tracking` as far as the log tells it. What is absent is null; enum values are their bare names; personal data is sealed. */
+export type OrderDocument = {
+  readonly order_id: string;
+  readonly store_id: string;
+  readonly customer_id: string;
+  readonly current_status: string;
+  readonly delivery_provider: string | null;
+  readonly status_history: readonly {
+    readonly status: string;
+    readonly previous_status: string | null;
+    readonly timestamp: Date;
+    readonly actor: ActorDocument;
+    readonly note: SealedDocument | null;
+    readonly inferred: boolean;
+  }[];
+  readonly driver_details: { readonly driver_id: string; readonly vehicle_type: string; readonly personal: SealedDocument | null } | null;
+  readonly substitutions: readonly {
+    readonly substitution_id: string;
+    readonly original_item: ItemDocument | null;
+    readonly replacement_item: ItemDocument | null;
+    readonly reason: string;
+    readonly status: string;
+    readonly proposed_at: Date;
+    readonly resolved_at: Date | null;
+    readonly resolved_by: ActorDocument | null;
+  }[];
+  readonly metadata: JsonObject | null;
+  readonly items: readonly ItemDocument[];
+  readonly recipient: SealedDocument | null;
+  readonly ready_at: Date | null;
+  readonly eta: Date | null;
+  readonly cancellation: { readonly reason: string; readonly actor: ActorDocument; readonly cancelled_at: Date; readonly previous_status: string } | null;
+  readonly proof_of_delivery: { readonly delivered_at: Date; readonly details: SealedDocument | null } | null;
+  readonly delivery: { readonly provider_delivery_id: string; readonly fee: MoneyDocument | null; readonly tracking_url: string } | null;
+  readonly late_reports: readonly string[];
+  readonly version: number;
+  readonly position: Integer;
+  readonly created_at: Date;
+  readonly updated_at: Date;
+};
+
+/** A document of `order_tracking`. */
+export type OrderTrackingDocument = OrderDocument & { readonly driver_location: LocationDocument | null };
+
+/** An order as a document. `fromDocument` of it gives the same order again. */
+export function toDocument({ state, version, position }: Snapshot<OrderState>): OrderDocument {
+  return {
+    order_id: state.orderId,
+    store_id: state.storeId,
+    customer_id: state.customerId,
+    current_status: statusName(state.status),
+    delivery_provider: state.deliveryProvider === DeliveryProvider.UNSPECIFIED ? null : providerName(state.deliveryProvider),
+    status_history: state.history.map((step) => ({
+      status: statusName(step.status),
+      previous_status: step.previousStatus === OrderStatus.UNSPECIFIED ? null : statusName(step.previousStatus),
+      timestamp: step.at,
+      actor: actorToDocument(step.actor),
+      note: sealedToDocument(step.note),
+      inferred: step.inferred,
+    })),
+    driver_details: state.driver
+      ? { driver_id: state.driver.driverId, vehicle_type: state.driver.vehicleType, personal: sealedToDocument(state.driver.personal) }
+      : null,
+    substitutions: state.substitutions.map((substitution) => ({
+      substitution_id: substitution.substitutionId,
+      original_item: substitution.originalItem ? itemToDocument(substitution.originalItem) : null,
+      replacement_item: substitution.replacementItem ? itemToDocument(substitution.replacementItem) : null,
+      reason: substitution.reason,
+      status: nameOf(SubstitutionStatus, substitution.status),
+      proposed_at: substitution.proposedAt,
+      resolved_at: substitution.resolvedAt ?? null,
+      resolved_by: substitution.resolvedBy ? actorToDocument(substitution.resolvedBy) : null,
+    })),
+    metadata: state.metadata ?? null,
+    items: state.items.map(itemToDocument),
+    recipient: sealedToDocument(state.recipient),
+    ready_at: state.readyAt ?? null,
+    eta: state.eta ?? null,
+    cancellation: state.cancellation
+      ? {
+          reason: state.cancellation.reason,
+          actor: actorToDocument(state.cancellation.actor),
+          cancelled_at: state.cancellation.at,
+          previous_status: statusName(state.cancellation.previousStatus),
+        }
+      : null,
+    proof_of_delivery: state.proof ? { delivered_at: state.proof.deliveredAt, details: sealedToDocument(state.proof.details) } : null,
+    delivery: state.delivery
+      ? {
+          provider_delivery_id: state.delivery.providerDeliveryId,
+          fee: moneyToDocument(state.delivery.fee),
+          tracking_url: state.delivery.trackingUrl,
+        }
+      : null,
+    late_reports: state.lateReports.map(statusName),
+    version,
+    position: Long.fromNumber(position),
+    created_at: state.createdAt,
+    updated_at: state.updatedAt,
+  };
+}
+
+/** The order of a document. */
+export function fromDocument(document: OrderDocument): Snapshot<OrderState> {
+  const state: OrderState = {
+    orderId: document.order_id,
+    storeId: document.store_id,
+    customerId: document.customer_id,
+    status: statusOf(document.current_status),
+    deliveryProvider: document.delivery_provider === null ? DeliveryProvider.UNSPECIFIED : valueOf(DeliveryProvider, document.delivery_provider),
+    history: document.status_history.map(
+      (step): StatusStep => ({
+        status: statusOf(step.status),
+        previousStatus: step.previous_status === null ? OrderStatus.UNSPECIFIED : statusOf(step.previous_status),
+        at: step.timestamp,
+        actor: actorFromDocument(step.actor),
+        note: sealedFromDocument(step.note),
+        inferred: step.inferred,
+      }),
+    ),
+    driver: driverFromDocument(document.driver_details),
+    delivery: deliveryFromDocument(document.delivery),
+    eta: document.eta ?? undefined,
+    readyAt: document.ready_at ?? undefined,
+    substitutions: document.substitutions.map(
+      (substitution): SubstitutionState => ({
+        substitutionId: substitution.substitution_id,
+        originalItem: substitution.original_item ? itemFromDocument(substitution.original_item) : undefined,
+        replacementItem: substitution.replacement_item ? itemFromDocument(substitution.replacement_item) : undefined,
+        reason: substitution.reason,
+        status: valueOf(SubstitutionStatus, substitution.status),
+        proposedAt: substitution.proposed_at,
+        resolvedAt: substitution.resolved_at ?? undefined,
+        resolvedBy: substitution.resolved_by ? actorFromDocument(substitution.resolved_by) : undefined,
+      }),
+    ),
+    items: document.items.map(itemFromDocument),
+    recipient: sealedFromDocument(document.recipient),
+    metadata: document.metadata ?? undefined,
+    cancellation: document.cancellation
+      ? {
+          reason: document.cancellation.reason,
+          actor: actorFromDocument(document.cancellation.actor),
+          at: document.cancellation.cancelled_at,
+          previousStatus: statusOf(document.cancellation.previous_status),
+        }
+      : undefined,
+    proof: document.proof_of_delivery
+      ? { deliveredAt: document.proof_of_delivery.delivered_at, details: sealedFromDocument(document.proof_of_delivery.details) }
+      : undefined,
+    lateReports: document.late_reports.map(statusOf),
+    createdAt: document.created_at,
+    updatedAt: document.updated_at,
+  };
+  return { state, version: document.version, position: Number(document.position) };
+}
+
+/** The bare name of a status, such as "STORE_NOTIFIED". */
+export function statusName(status: OrderStatus): string {
+  return nameOf(OrderStatus, status);
+}
+
+/** The bare name of a delivery provider, such as "UBER". */
+export function providerName(provider: DeliveryProvider): string {
+  return nameOf(DeliveryProvider, provider);
+}
+
+type Names = Readonly<Record<string | number, string | number>>;
+
+/** A value that only a newer writer knows keeps its number, so that nothing is lost. */
+function nameOf(names: Names, value: number): string {
+  return String(names[value] ?? value);
+}
+
+function valueOf<Value extends number>(names: Readonly<Record<string, Value | string>>, name: string): Value {
+  return Number(names[name] ?? name) as Value;
+}
+
+function statusOf(name: string): OrderStatus {
+  return valueOf(OrderStatus, name);
+}
+
+function actorToDocument({ role, subject }: Actor): ActorDocument {
+  return { role: nameOf(Role, role), subject };
+}
+
+function actorFromDocument({ role, subject }: ActorDocument): Actor {
+  return { role: valueOf(Role, role), subject };
+}
+
+function sealedToDocument(sealed: Sealed | undefined): SealedDocument | null {
+  return sealed ? { key_id: new Binary(sealed.keyId), nonce: new Binary(sealed.nonce), ciphertext: new Binary(sealed.ciphertext) } : null;
+}
+
+function sealedFromDocument(sealed: SealedDocument | null): Sealed | undefined {
+  if (sealed === null) return undefined;
+  return create(SealedSchema, { keyId: bytesOf(sealed.key_id), nonce: bytesOf(sealed.nonce), ciphertext: bytesOf(sealed.ciphertext) });
+}
+
+/** A copy: what the driver reads shows a part of the whole reply, which would stay in memory as long as the part. */
+function bytesOf(binary: Binary): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(binary.value());
+}
+
+function moneyToDocument(money: Money | undefined): MoneyDocument | null {
+  return money ? { amount_minor: Long.fromBigInt(money.amountMinor), currency: money.currency } : null;
+}
+
+function moneyFromDocument(money: MoneyDocument | null): Money | undefined {
+  if (money === null) return undefined;
+  const { amount_minor } = money;
+  return create(MoneySchema, { amountMinor: typeof amount_minor === "number" ? BigInt(amount_minor) : amount_minor.toBigInt(), currency: money.currency });
+}
+
+function itemToDocument(item: Item): ItemDocument {
+  return { item_id: item.itemId, name: item.name, quantity: item.quantity, unit_price: moneyToDocument(item.unitPrice) };
+}
+
+function itemFromDocument(item: ItemDocument): Item {
+  const created = create(ItemSchema, { itemId: item.item_id, name: item.name, quantity: item.quantity });
+  const unitPrice = moneyFromDocument(item.unit_price);
+  if (unitPrice) created.unitPrice = unitPrice;
+  return created;
+}
+
+function driverFromDocument(driver: OrderDocument["driver_details"]): Driver | undefined {
+  if (driver === null) return undefined;
+  const created = create(DriverSchema, { driverId: driver.driver_id, vehicleType: driver.vehicle_type });
+  const personal = sealedFromDocument(driver.personal);
+  if (personal) created.personal = personal;
+  return created;
+}
+
+function deliveryFromDocument(delivery: OrderDocument["delivery"]): DeliveryJob | undefined {
+  if (delivery === null) return undefined;
+  const created = create(DeliveryJobSchema, { providerDeliveryId: delivery.provider_delivery_id, trackingUrl: delivery.tracking_url });
+  const fee = moneyFromDocument(delivery.fee);
+  if (fee) created.fee = fee;
+  return created;
+}

@@ -1,0 +1,223 @@
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { type AnyBulkWriteOperation, type Collection, MongoBulkWriteError } from "mongodb";
+import { evolve, type OrderState, orderStream } from "../domain/order.ts";
+import { isFinal } from "../domain/order-moves.ts";
+import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
+import type { RecordedEntry } from "../log/log-entry.ts";
+import type { LogReader } from "../log/reader.ts";
+import type { Snapshot } from "../log/transact.ts";
+import { STATUSES_WITH_LOCATION } from "./driver-locations.ts";
+import { fromDocument, type OrderTrackingDocument, toDocument } from "./order-tracking-document.ts";
+import type { ProjectionWriter } from "./projection.ts";
+
+/** The entries of a stream do not make an order, so that nothing can be projected from here on. */
+export class NotAnOrder extends Error {
+  override readonly name = "NotAnOrder";
+  constructor(position: number, what: string) {
+    super(`the entry at position ${position} cannot be applied: ${what}`);
+  }
+}
+
+type Held = {
+  order: Snapshot<OrderState> | undefined;
+  /** What the copy is known to hold of it: the version, or 0 when nothing is known. */
+  written: number;
+  /** True when its driver has left it since it was last written: where they were says nothing any more. */
+  driverLeft: boolean;
+  weight: number;
+};
+
+const ORDER_STREAMS = orderStream("");
+/** What the states in memory may weigh together; a state takes some five bytes of memory for each that `weigh` counts. */
+const MAX_WEIGHT = 12_000_000;
+const WRITE_BATCH = 250;
+const LOG_READ_STREAMS = 500;
+const DUPLICATE_KEY = 11000;
+
+/**
+ * Writes the documents of one copy of `order_tracking`. Orders stay in memory until `flush`, or until they weigh too much:
+ * those that have ended go first, so that in a rebuild most documents are written once. `onDriverLeft` hears of the orders
+ * whose driver's place has no meaning any more, after that was written.
+ */
+export function openOrderTracking(options: {
+  readonly target: Collection<OrderTrackingDocument>;
+  readonly reader: LogReader;
+  /** Whether the documents of the copy may be taken for the state of their orders; otherwise it is read from the log. */
+  readonly trusted: boolean;
+  readonly onDriverLeft?: (orderIds: readonly string[]) => Promise<void>;
+}): ProjectionWriter {
+  const { target, reader, trusted, onDriverLeft } = options;
+  /** By order id, the most recently used last. */
+  const held = new Map<string, Held>();
+  let weight = 0;
+
+  function touch(orderId: string, known: Held): void {
+    held.delete(orderId);
+    held.set(orderId, known);
+  }
+
+  function hold(orderId: string, order: Snapshot<OrderState> | undefined, written: number): void {
+    const known = { order, written, driverLeft: false, weight: order ? weigh(order.state) : 0 };
+    weight += known.weight;
+    held.set(orderId, known);
+  }
+
+  /** Brings in the orders that these entries go on from. */
+  async function load(entries: readonly RecordedEntry[]): Promise<void> {
+    /** Up to which version each order has to be there. */
+    const wanted = new Map<string, number>();
+    for (const { entry } of entries) {
+      const orderId = orderIdOf(entry.stream);
+      if (held.has(orderId) || wanted.has(orderId)) continue;
+      if (entry.version === 1) hold(orderId, undefined, 0);
+      else wanted.set(orderId, entry.version - 1);
+    }
+    if (wanted.size === 0) return;
+    if (trusted) await loadDocuments(wanted);
+    await loadFromLog(wanted);
+  }
+
+  async function loadDocuments(wanted: ReadonlyMap<string, number>): Promise<void> {
+    for await (const document of target.find({ order_id: { $in: [...wanted.keys()] } })) {
+      hold(document.order_id, fromDocument(document), document.version);
+    }
+  }
+
+  /** Makes good what the copy does not have, such as a document that somebody has deleted. */
+  async function loadFromLog(wanted: ReadonlyMap<string, number>): Promise<void> {
+    const missing = [...wanted].filter(([orderId, version]) => (held.get(orderId)?.order?.version ?? 0) < version);
+    for (let from = 0; from < missing.length; from += LOG_READ_STREAMS) {
+      const part = missing.slice(from, from + LOG_READ_STREAMS);
+      const found = await reader.readStreams(new Map(part.map(([orderId]) => [orderStream(orderId), held.get(orderId)?.order?.version ?? 0])));
+      for (const [orderId, version] of part) {
+        const known = held.get(orderId);
+        const entries = found.get(orderStream(orderId))?.filter(({ entry }) => entry.version <= version) ?? [];
+        const order = entries.reduce<Snapshot<OrderState> | undefined>(foldOrder, known?.order);
+        if (known) weight -= known.weight;
+        hold(orderId, order, known?.written ?? 0);
+      }
+    }
+  }
+
+  function take(recorded: RecordedEntry): void {
+    const orderId = orderIdOf(recorded.entry.stream);
+    const known = held.get(orderId);
+    if (!known) throw new Error(`${orderId} was not loaded`);
+    const before = known.order;
+    if (before && recorded.entry.version <= before.version) return;
+    const after = foldOrder(before, recorded);
+    known.order = after;
+    known.driverLeft ||= before !== undefined && hasDriverLeft(before.state, after.state);
+    weight -= known.weight;
+    known.weight = weigh(after.state);
+    weight += known.weight;
+    touch(orderId, known);
+  }
+
+  async function makeRoom(): Promise<void> {
+    if (weight <= MAX_WEIGHT) return;
+    const leaving = new Map<string, Held>();
+    let remaining = weight;
+    const leave = (orderId: string, known: Held) => {
+      leaving.set(orderId, known);
+      remaining -= known.weight;
+    };
+    for (const [orderId, known] of held) {
+      if (!known.order || isFinal(known.order.state.status)) leave(orderId, known);
+    }
+    for (const [orderId, known] of held) {
+      if (remaining <= MAX_WEIGHT / 2) break;
+      if (!leaving.has(orderId)) leave(orderId, known);
+    }
+    await writeChanged(leaving.values());
+    for (const orderId of leaving.keys()) held.delete(orderId);
+    weight = remaining;
+  }
+
+  async function writeChanged(among: Iterable<Held>): Promise<void> {
+    const changed = [...among].filter(({ order, written }) => order !== undefined && order.version > written);
+    for (let from = 0; from < changed.length; from += WRITE_BATCH) await write(changed.slice(from, from + WRITE_BATCH));
+    const left = changed.filter(({ driverLeft }) => driverLeft);
+    if (onDriverLeft && left.length > 0) await onDriverLeft(left.map(({ order }) => order?.state.orderId ?? ""));
+    for (const known of left) known.driverLeft = false;
+  }
+
+  async function write(changed: readonly Held[]): Promise<void> {
+    const there = await insertOrUpdate(changed.map(toWrite));
+    // What was not known to be there is: this time it only has to be brought up to its version, if it is not beyond it.
+    if (there.length > 0) await target.bulkWrite(there.map((index) => toUpdate(changed[index] as Held)), { ordered: false });
+    for (const known of changed) known.written = known.order?.version ?? 0;
+  }
+
+  /** Answers the indexes of those inserts that found their document there already. */
+  async function insertOrUpdate(writes: readonly AnyBulkWriteOperation<OrderTrackingDocument>[]): Promise<number[]> {
+    try {
+      await target.bulkWrite(writes, { ordered: false });
+      return [];
+    } catch (error) {
+      if (!(error instanceof MongoBulkWriteError)) throw error;
+      const failures = Array.isArray(error.writeErrors) ? error.writeErrors : [error.writeErrors];
+      if (failures.length === 0 || failures.some(({ code }) => code !== DUPLICATE_KEY) || error.result.getWriteConcernError()) throw error;
+      return failures.map(({ index }) => index);
+    }
+  }
+
+  return {
+    async apply(entries) {
+      const ofOrders = entries.filter(({ entry }) => entry.stream.startsWith(ORDER_STREAMS));
+      await load(ofOrders);
+      for (const recorded of ofOrders) take(recorded);
+      await makeRoom();
+    },
+    flush: () => writeChanged(held.values()),
+  };
+}
+
+/** An order after one more entry of its stream. */
+export function foldOrder(before: Snapshot<OrderState> | undefined, { position, entry }: RecordedEntry): Snapshot<OrderState> {
+  const expected = (before?.version ?? 0) + 1;
+  if (entry.version !== expected) throw new NotAnOrder(position, `it is version ${entry.version} of ${entry.stream}, and version ${expected} is to come`);
+  const context = {
+    actor: entry.actor ?? { role: Role.UNSPECIFIED, subject: "" },
+    recordedAt: entry.recordedAt ? timestampDate(entry.recordedAt) : (before?.state.updatedAt ?? new Date(0)),
+  };
+  const state = entry.events.reduce<OrderState | undefined>((state, event) => evolve(state, event, context), before?.state);
+  if (state?.orderId !== orderIdOf(entry.stream)) throw new NotAnOrder(position, `${entry.stream} does not begin with the order's submission`);
+  return { state, version: entry.version, position };
+}
+
+function orderIdOf(stream: string): string {
+  return stream.slice(ORDER_STREAMS.length);
+}
+
+function hasDriverLeft(before: OrderState, after: OrderState): boolean {
+  const replaced = before.driver !== undefined && before.driver.driverId !== after.driver?.driverId;
+  return replaced || (isFinal(after.status) && !isFinal(before.status));
+}
+
+function toWrite(known: Held): AnyBulkWriteOperation<OrderTrackingDocument> {
+  return known.written > 0 ? toUpdate(known) : { insertOne: { document: { ...documentOf(known), driver_location: null } } };
+}
+
+/** Changes nothing when the document is at this version or beyond it. */
+function toUpdate(known: Held): AnyBulkWriteOperation<OrderTrackingDocument> {
+  const document = documentOf(known);
+  const keepsLocation = known.order !== undefined && STATUSES_WITH_LOCATION.has(known.order.state.status) && !known.driverLeft;
+  return {
+    updateOne: {
+      filter: { order_id: document.order_id, version: { $lt: document.version } },
+      update: { $set: keepsLocation ? document : { ...document, driver_location: null } },
+    },
+  };
+}
+
+function documentOf({ order }: Held) {
+  if (!order) throw new Error("there is nothing to write of an order without entries");
+  return toDocument(order);
+}
+
+/** About how many bytes a state takes in the log. */
+function weigh(state: OrderState): number {
+  const metadata = state.metadata ? 40 * Object.keys(state.metadata).length : 0;
+  return 300 + 120 * state.items.length + 60 * state.history.length + 300 * state.substitutions.length + metadata;
+}

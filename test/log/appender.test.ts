@@ -1,0 +1,166 @@
+import { describe, expect, it } from "vitest";
+import { MongoClient } from "mongodb";
+import { MAX_BODY_BYTES } from "../../src/log/log-entry.ts";
+import { testDatabase } from "../support/mongo.ts";
+import { ensureLogIndexes } from "../../src/log/indexes.ts";
+import { anEntry, collect, openLog, testLog, wholeLog } from "./log-fixture.ts";
+
+describe("append", () => {
+  it("gives positions without a gap, in the order of the calls", async () => {
+    await using log = await testLog();
+    const positions = await Promise.all(Array.from({ length: 2000 }, (_, index) => log.appender.append(anEntry(`order-${index}`, 1))));
+    expect(positions).toEqual(Array.from({ length: 2000 }, (_, index) => index + 1));
+    expect(await wholeLog(log.db)).toEqual(Array.from({ length: 2000 }, (_, index) => `order-${index}:1`));
+  });
+
+  it("takes many entries along in one round trip", async () => {
+    await using database = await testDatabase();
+    await ensureLogIndexes(database.db);
+    const client = new MongoClient(database.url, { monitorCommands: true });
+    await using log = openLog(database.url, database.name, {}, client);
+    let inserts = 0;
+    client.on("commandStarted", ({ commandName }) => {
+      if (commandName === "insert") inserts++;
+    });
+    await Promise.all(Array.from({ length: 1024 }, (_, index) => log.appender.append(anEntry(`order-${index}`, 1))));
+    expect(inserts).toBe(2);
+  });
+
+  it("keeps the bytes that it was given", async () => {
+    await using log = await testLog();
+    const entry = anEntry("order-1", 1, { requestId: "request-1" });
+    await log.appender.append(entry);
+    const [recorded] = await collect(log.reader.readForward({ after: 0 }));
+    expect(Buffer.compare(recorded?.body ?? new Uint8Array(), entry.body)).toBe(0);
+    expect(recorded?.entry.requestId).toBe("request-1");
+  });
+
+  it("takes the next entry of a caller however soon it comes after the last answer", async () => {
+    await using log = await testLog();
+    for (let hops = 0; hops < 8; hops++) {
+      let append = (version: number) => log.appender.append(anEntry(`order-${hops}`, version));
+      for (let hop = 0; hop < hops; hop++) {
+        const inner = append;
+        append = async (version) => await inner(version);
+      }
+      for (let version = 1; version <= 3; version++) await append(version);
+    }
+    expect(await log.reader.head()).toBe(24);
+  });
+
+  it("refuses only the entry whose version exists, and leaves no gap where it would have been", async () => {
+    await using log = await testLog();
+    await log.appender.append(anEntry("order-1", 1));
+    const outcomes = await Promise.allSettled([
+      log.appender.append(anEntry("order-2", 1)),
+      log.appender.append(anEntry("order-1", 1)),
+      log.appender.append(anEntry("order-3", 1)),
+      log.appender.append(anEntry("order-3", 1)),
+      log.appender.append(anEntry("order-4", 1)),
+    ]);
+    expect(outcomes.map((outcome) => (outcome.status === "fulfilled" ? outcome.value : outcome.reason.name))).toEqual([
+      2,
+      "StreamConflict",
+      3,
+      "StreamConflict",
+      4,
+    ]);
+    expect(await wholeLog(log.db)).toEqual(["order-1:1", "order-2:1", "order-3:1", "order-4:1"]);
+  });
+
+  it("takes a body of 60 KiB and refuses a larger one", async () => {
+    await using log = await testLog();
+    const overhead = anEntry("order-1", 1, { paddingBytes: 50_000 }).body.length - 50_000;
+    expect(await log.appender.append(anEntry("order-1", 1, { paddingBytes: MAX_BODY_BYTES - overhead }))).toBe(1);
+    await expect(log.appender.append(anEntry("order-2", 1, { paddingBytes: MAX_BODY_BYTES - overhead + 1 }))).rejects.toMatchObject({
+      reason: "PAYLOAD_TOO_LARGE",
+      metadata: { limit_bytes: "61440" },
+    });
+    expect(await wholeLog(log.db)).toEqual(["order-1:1"]);
+  });
+
+  it.each([
+    ["entries", { maxQueuedEntries: 3 }],
+    ["bytes", { maxQueuedBytes: 3 * anEntry("order-1", 1).body.length }],
+  ])("refuses what would exceed the bound of waiting %s, and takes more once those are gone", async (_, bound) => {
+    await using log = await testLog(bound);
+    const outcomes = await Promise.allSettled([1, 2, 3, 4, 5].map((order) => log.appender.append(anEntry(`order-${order}`, 1))));
+    expect(outcomes.map((outcome) => (outcome.status === "fulfilled" ? outcome.value : outcome.reason.reason))).toEqual([
+      1,
+      2,
+      3,
+      "OVERLOADED",
+      "OVERLOADED",
+    ]);
+    expect(await log.appender.append(anEntry("order-4", 1))).toBe(4);
+    expect(await wholeLog(log.db)).toEqual(["order-1:1", "order-2:1", "order-3:1", "order-4:1"]);
+  });
+
+  it("records nothing of an entry whose caller gives up while it waits", async () => {
+    await using log = await testLog();
+    const caller = new AbortController();
+    const kept = log.appender.append(anEntry("order-1", 1));
+    const given = log.appender.append(anEntry("order-2", 1), caller.signal);
+    caller.abort(new Error("the caller has gone"));
+    await expect(given).rejects.toThrow("the caller has gone");
+    await expect(log.appender.append(anEntry("order-3", 1), caller.signal)).rejects.toThrow("the caller has gone");
+    expect(await kept).toBe(1);
+    expect(await log.appender.append(anEntry("order-4", 1))).toBe(2);
+    expect(await wholeLog(log.db)).toEqual(["order-1:1", "order-4:1"]);
+  });
+
+  it("makes nothing of it when every caller has given up before the first batch leaves", async () => {
+    await using log = await testLog();
+    const caller = new AbortController();
+    const given = log.appender.append(anEntry("order-1", 1), caller.signal);
+    queueMicrotask(() => caller.abort(new Error("the caller has gone")));
+    await expect(given).rejects.toThrow("the caller has gone");
+    expect(await log.appender.append(anEntry("order-2", 1))).toBe(1);
+    expect(await log.db.collection("writers").countDocuments()).toBe(0);
+  });
+
+  it("calls back with the newest position", async () => {
+    await using log = await testLog();
+    const seen: number[] = [];
+    const end = log.appender.onAppended((position) => seen.push(position));
+    await Promise.all([log.appender.append(anEntry("order-1", 1)), log.appender.append(anEntry("order-2", 1))]);
+    end();
+    await log.appender.append(anEntry("order-3", 1));
+    expect(seen).toEqual([2]);
+  });
+});
+
+describe("close", () => {
+  it("answers what was accepted and refuses the rest", async () => {
+    await using log = await testLog();
+    const accepted = [1, 2, 3].map((order) => log.appender.append(anEntry(`order-${order}`, 1)));
+    const closed = log.appender.close();
+    await expect(log.appender.append(anEntry("order-4", 1))).rejects.toMatchObject({ name: "Unavailable" });
+    expect(await Promise.all(accepted)).toEqual([1, 2, 3]);
+    await closed;
+    expect(await wholeLog(log.db)).toEqual(["order-1:1", "order-2:1", "order-3:1"]);
+  });
+});
+
+describe.each([2, 4])("%i processes on one log", (count) => {
+  it("share it without a gap, each one's entries in the order of its calls", async () => {
+    await using log = await testLog();
+    const writers = Array.from({ length: count }, () => log.join());
+    const positions = await Promise.all(
+      writers.map(async ({ appender }, writer) => {
+        const answers: number[] = [];
+        for (let round = 0; round < 10; round++) {
+          const batch = Array.from({ length: 20 }, (_, index) => appender.append(anEntry(`writer-${writer}`, round * 20 + index + 1)));
+          answers.push(...(await Promise.all(batch)));
+        }
+        return answers;
+      }),
+    );
+    for (const answers of positions) expect(answers).toEqual(answers.toSorted((a, b) => a - b));
+    const recorded = await wholeLog(log.db);
+    expect(recorded).toHaveLength(count * 200);
+    positions.forEach((answers, writer) => {
+      expect(answers.map((position) => recorded[position - 1])).toEqual(Array.from({ length: 200 }, (_, index) => `writer-${writer}:${index + 1}`));
+    });
+  });
+});

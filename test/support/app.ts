@@ -1,0 +1,94 @@
+import { randomUUID } from "node:crypto";
+import type { DescService } from "@bufbuild/protobuf";
+import { type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import { MongoClient } from "mongodb";
+import { inject } from "vitest";
+import { roleName } from "../../src/access/claims.ts";
+import { issueDevelopmentToken } from "../../src/access/development-token.ts";
+import { createDevelopmentKeys } from "../../src/access/keys.ts";
+import { createApp } from "../../src/app.ts";
+import { loadConfig } from "../../src/config.ts";
+import type { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { createLogger } from "../../src/logger.ts";
+import { temporaryFolder } from "./temporary-folder.ts";
+
+/** Who calls, in a test. */
+export type TestCaller = { readonly role: Role; readonly subject: string; readonly storeId?: string };
+
+/** The doors that speak of RPCs. */
+export type RpcDoor = "grpc" | "connect" | "grpc-web";
+
+/** The whole application on free ports and a database of its own. */
+export type TestApp = AsyncDisposable & {
+  readonly grpc: string;
+  readonly http: string;
+  readonly databaseName: string;
+  readonly database: MongoClient;
+  token(caller: TestCaller): Promise<string>;
+  /** A way to one of the doors, for calls by any descriptor. */
+  transport(door: RpcDoor, caller: TestCaller): Transport;
+  /** A typed client over one of the doors. */
+  client<Service extends DescService>(service: Service, door: RpcDoor, caller: TestCaller): Client<Service>;
+  /** A REST call. `body` is sent as JSON. */
+  rest(caller: TestCaller, method: string, path: string, body?: unknown): Promise<{ readonly status: number; readonly body: RestBody }>;
+  /** The lines that it has logged. */
+  readonly log: readonly string[];
+};
+
+// biome-ignore lint/suspicious/noExplicitAny: the body of an answer is whatever JSON came, and each test says what it expects of it.
+export type RestBody = any;
+
+/** Starts the application; it is stopped, and its database dropped, at the end of the `await using` block. */
+export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise<TestApp> {
+  await using parts = new AsyncDisposableStack();
+  const folder = parts.use(await temporaryFolder());
+  const databaseName = `test_${randomUUID().replaceAll("-", "")}`;
+  const mongodbUrl = inject("mongodbUrl");
+  const database = await new MongoClient(mongodbUrl).connect();
+  parts.defer(async () => {
+    await database.db(databaseName).dropDatabase();
+    await database.close();
+  });
+  const config = loadConfig({ DATABASE_NAME: databaseName, DATA_DIR: folder.path, GRPC_PORT: "0", HTTP_PORT: "0", ...environment });
+  const keys = await createDevelopmentKeys(folder.path);
+  const log: string[] = [];
+  const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }));
+  parts.defer(() => app.stop());
+
+  const token = (caller: TestCaller) => issueDevelopmentToken(keys, config, { ...caller, role: roleName(caller.role), expiresInSeconds: 600 });
+  const authorized =
+    (caller: TestCaller): Interceptor =>
+    (next) =>
+    async (request) => {
+      request.header.set("authorization", `Bearer ${await token(caller)}`);
+      return await next(request);
+    };
+  const { grpc, http } = app.addresses;
+  function transport(door: RpcDoor, caller: TestCaller): Transport {
+    const interceptors = [authorized(caller)];
+    if (door === "grpc") return createGrpcTransport({ baseUrl: `http://${grpc}`, interceptors });
+    const options = { baseUrl: http, httpVersion: "1.1", interceptors } as const;
+    return door === "connect" ? createConnectTransport(options) : createGrpcWebTransport(options);
+  }
+  const running = parts.move();
+  return {
+    grpc,
+    http,
+    databaseName,
+    database,
+    log,
+    token,
+    transport,
+    client: (service, door, caller) => createClient(service, transport(door, caller)),
+    async rest(caller, method, path, body) {
+      const response = await fetch(`${http}${path}`, {
+        method,
+        headers: { authorization: `Bearer ${await token(caller)}`, ...(body !== undefined && { "content-type": "application/json" }) },
+        ...(body !== undefined && { body: JSON.stringify(body) }),
+      });
+      return { status: response.status, body: await response.json() };
+    },
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}

@@ -1,0 +1,21 @@
+import { globSync, readFileSync } from "node:fs";
+import { defineConfig } from "vitest/config";
+
+/** A test that imports one of these needs a real server; all others are the project "fast". */
+const NEEDS_SERVERS = /from "[^"]*\/(support\/(mongo|app)|embedded\/[^"]+)\.ts"/;
+
+const needingServers = globSync("test/**/*.test.ts").filter((path) => NEEDS_SERVERS.test(readFileSync(path, "utf8")));
+
+export default defineConfig({
+  test: {
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    projects: [
+      { extends: true, test: { name: "fast", include: ["test/**/*.test.ts"], exclude: needingServers } },
+      {
+        extends: true,
+        test: { name: "servers", include: needingServers, globalSetup: "test/support/servers.ts" },
+      },
+    ],
+  },
+});
