@@ -1,4 +1,5 @@
 import { Command, CommanderError } from "commander";
+import { registerDemo } from "./cli/demo.ts";
 import { EXIT, EXIT_CODES_HELP } from "./cli/exit-codes.ts";
 import { registerStart } from "./cli/start.ts";
 import { registerStatus } from "./cli/status.ts";
@@ -10,7 +11,7 @@ const program = new Command("ordertrail")
   .helpCommand(false)
   .exitOverride();
 
-for (const register of [registerStart, registerStatus, registerToken]) register(program);
+for (const register of [registerStart, registerStatus, registerToken, registerDemo]) register(program);
 for (const command of program.commands) command.exitOverride().addHelpText("after", EXIT_CODES_HELP);
 program.addHelpText("after", EXIT_CODES_HELP);
 

@@ -4,7 +4,6 @@ import type { Logger } from "pino";
 import { roleName, TOKEN_ROLES } from "../access/claims.ts";
 import { issueDevelopmentToken } from "../access/development-token.ts";
 import { createDevelopmentKeys } from "../access/keys.ts";
-import { createApp } from "../app.ts";
 import { type Config, loadConfig } from "../config.ts";
 import { assertPortFree } from "../embedded/free-port.ts";
 import { keepRunning } from "../embedded/keep-running.ts";
@@ -36,8 +35,11 @@ async function run(config: Config, logger: Logger): Promise<void> {
   await checkPort("GRPC", config.grpcHost, config.grpcPort);
   await checkPort("HTTP", config.httpHost, config.httpPort);
 
+  // Most of the code is loaded while the servers start; the other verbs never need it.
+  const loading = import("../app.ts");
   const mongodbUrl = config.mongodbUrl ?? (await keepOwn("mongod", startMongod, config, logger, cleanup));
   const natsUrl = config.natsUrl ?? (await keepOwn("nats-server", startNatsServer, config, logger, cleanup));
+  const { createApp } = await loading;
   const app = await createApp({ ...config, mongodbUrl }, logger);
   cleanup.defer(() => app.stop());
 
