@@ -6,8 +6,8 @@ const { DRIVER_PICKUP_COMPLETE, IN_TRANSIT, DELIVERED, RETURNING } = OrderStatus
 
 describe("a courier's report", () => {
   it("implies every step that nobody reported", () => {
-    const { order, then } = when(orderIn(OrderStatus.SUBMITTED), go(DELIVERED, sealed("at last")), Role.PARTNER);
-    expect(then).toEqual([
+    const { order, types } = when(orderIn(OrderStatus.SUBMITTED), go(DELIVERED, sealed("at last")), Role.PARTNER);
+    expect(types).toEqual([
       "storeNotified*",
       "storeAcknowledged*",
       "pickingStarted*",
@@ -23,8 +23,8 @@ describe("a courier's report", () => {
   });
 
   it("lets open proposals expire before it skips over them", () => {
-    const { order, then } = when(orderIn(OrderStatus.SUBSTITUTIONS_NEEDED), go(DRIVER_PICKUP_COMPLETE), Role.DRIVER);
-    expect(then).toEqual(["substitutionsResolved", "orderReadied*", "driverAssigned*", "driverPickupCompleted"]);
+    const { order, types } = when(orderIn(OrderStatus.SUBSTITUTIONS_NEEDED), go(DRIVER_PICKUP_COMPLETE), Role.DRIVER);
+    expect(types).toEqual(["substitutionsResolved", "orderReadied*", "driverAssigned*", "driverPickupCompleted"]);
     expect(order.substitutions).toMatchObject([
       { substitutionId: "s-1", status: SubstitutionStatus.EXPIRED, resolvedAt: NOW, resolvedBy: actor(Role.DRIVER) },
     ]);
@@ -44,8 +44,8 @@ describe("a courier's report", () => {
   });
 
   it("of the handover implies that the driver was under way, and carries the proof", () => {
-    const { order, then } = when(orderIn(DRIVER_PICKUP_COMPLETE), deliver(LATER, sealed("left with Bob")), Role.DRIVER);
-    expect(then).toEqual(["transitStarted*", "orderDelivered"]);
+    const { order, types } = when(orderIn(DRIVER_PICKUP_COMPLETE), deliver(LATER, sealed("left with Bob")), Role.DRIVER);
+    expect(types).toEqual(["transitStarted*", "orderDelivered"]);
     expect(order.proof).toEqual({ deliveredAt: LATER, details: sealed("left with Bob") });
   });
 
@@ -62,11 +62,11 @@ describe("a courier's report", () => {
 
   it("that comes late is kept, once for each status, and moves nothing", () => {
     const first = when(orderIn(DELIVERED), go(IN_TRANSIT, sealed("tunnel")), Role.PARTNER);
-    expect(first.then).toEqual(["courierReportRecorded"]);
+    expect(first.types).toEqual(["courierReportRecorded"]);
     expect(first.events[0]?.note).toEqual(sealed("tunnel"));
     const second = when(first.order, go(DRIVER_PICKUP_COMPLETE), Role.DRIVER);
     expect(second.order).toEqual({ ...orderIn(DELIVERED), lateReports: [IN_TRANSIT, DRIVER_PICKUP_COMPLETE] });
-    expect(when(second.order, go(IN_TRANSIT), Role.DRIVER).then).toEqual([]);
+    expect(when(second.order, go(IN_TRANSIT), Role.DRIVER).types).toEqual([]);
   });
 
   it("of a handover is kept after the order was called off", () => {

@@ -1,6 +1,6 @@
 import { create } from "@bufbuild/protobuf";
-import { type Actor } from "../../src/domain/caller.ts";
-import { decide, evolve, type AssignDriver, type InitTracking, type OrderCommand, type OrderState } from "../../src/domain/order.ts";
+import type { Actor } from "../../src/domain/caller.ts";
+import { type AssignDriver, decide, evolve, type InitTracking, type OrderCommand, type OrderState } from "../../src/domain/order.ts";
 import { type Happening, happened } from "../../src/domain/order-event.ts";
 import { Refusal, type RefusalReason } from "../../src/domain/refusal.ts";
 import type { Event } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
@@ -16,10 +16,12 @@ export const NOW = new Date("2026-03-01T12:00:00Z");
 export const LATER = new Date("2026-03-01T12:30:00Z");
 
 export const actor = (role: Role): Actor => ({ role, subject: `the-${Role[role]?.toLowerCase()}` });
-export const sealed = (text: string): Sealed => create(SealedSchema, { keyId: new Uint8Array(16), nonce: new Uint8Array(12), ciphertext: new TextEncoder().encode(text) });
+export const sealed = (text: string): Sealed =>
+  create(SealedSchema, { keyId: new Uint8Array(16), nonce: new Uint8Array(12), ciphertext: new TextEncoder().encode(text) });
 export const item = (itemId: string) => create(ItemSchema, { itemId, name: itemId, quantity: 1, unitPrice: { amountMinor: 129n, currency: "EUR" } });
 export const driver = (driverId: string) => create(DriverSchema, { driverId, vehicleType: "bicycle", personal: sealed(`about ${driverId}`) });
-export const delivery = (providerDeliveryId: string) => create(DeliveryJobSchema, { providerDeliveryId, fee: { amountMinor: 399n, currency: "EUR" } });
+export const delivery = (providerDeliveryId: string) =>
+  create(DeliveryJobSchema, { providerDeliveryId, fee: { amountMinor: 399n, currency: "EUR" } });
 export const proposal = (substitutionId: string, reason = "sold out"): ProposedSubstitution =>
   create(ProposedSubstitutionSchema, { substitutionId, originalItem: item("milk"), replacementItem: item("oat-milk"), reason });
 
@@ -49,7 +51,10 @@ export const deliver = (deliveredAt = LATER, proof?: Sealed): OrderCommand => ({
 export const acknowledge = (accepted: boolean, readyAt?: Date): OrderCommand => ({ type: "AcknowledgeOrder", accepted, reason: "closed", readyAt });
 export const cancel = (reason = "changed my mind"): OrderCommand => ({ type: "CancelOrder", reason });
 
-const SUBMITTED: Happening = { case: "orderSubmitted", value: { orderId: "order-7", storeId: "store-7", customerId: "customer-7", deliveryProvider: DeliveryProvider.UBER } };
+const SUBMITTED: Happening = {
+  case: "orderSubmitted",
+  value: { orderId: "order-7", storeId: "store-7", customerId: "customer-7", deliveryProvider: DeliveryProvider.UBER },
+};
 const PICKING: Happening[] = [
   SUBMITTED,
   { case: "storeNotified", value: {} },
@@ -77,23 +82,24 @@ export const UNTIL: ReadonlyMap<OrderStatus, readonly Happening[]> = new Map<Ord
   [OrderStatus.RETURNING, [...IN_TRANSIT, { case: "deliveryFailed", value: {} }]],
 ]);
 
-/** An order that first has a status now, after `more` has happened besides. */
-export function orderIn(status: OrderStatus, ...more: Happening[]): OrderState {
-  return fold(undefined, [...(UNTIL.get(status) ?? []), ...more].map((kind) => happened(kind)), Role.SERVICE);
+/** An order that first has a status now. */
+export function orderIn(status: OrderStatus): OrderState {
+  const events = (UNTIL.get(status) ?? []).map((kind) => happened(kind));
+  return fold(undefined, events, Role.SERVICE);
 }
 
 /** The order after events that one actor brought about. */
 export function fold(state: OrderState | undefined, events: readonly Event[], role: Role): OrderState {
-  const [after] = [events.reduce<OrderState | undefined>((before, event) => evolve(before, event, { actor: actor(role), recordedAt: NOW }), state)];
+  const after = events.reduce<OrderState | undefined>((before, event) => evolve(before, event, { actor: actor(role), recordedAt: NOW }), state);
   if (!after) throw new Error("an order needs an event");
   return after;
 }
 
 /** The order after a command, and the command's events in short: "pickingStarted", or "pickingStarted*" when inferred. */
-export function when(state: OrderState | undefined, command: OrderCommand, role: Role): { order: OrderState; events: Event[]; then: string[] } {
+export function when(state: OrderState | undefined, command: OrderCommand, role: Role): { order: OrderState; events: Event[]; types: string[] } {
   const events = decide(state, command, actor(role));
   const order = events.length === 0 && state ? state : fold(state, events, role);
-  return { order, events, then: events.map((event) => `${event.kind.case}${event.inferred ? "*" : ""}`) };
+  return { order, events, types: events.map((event) => `${event.kind.case}${event.inferred ? "*" : ""}`) };
 }
 
 /** The refusal that a command meets. */
@@ -112,14 +118,5 @@ export function told({ reason, metadata }: Refusal): { reason: RefusalReason } &
   return { reason, ...metadata };
 }
 
-export const ROLES: readonly Role[] = [
-  Role.SERVICE,
-  Role.CUSTOMER,
-  Role.STORE,
-  Role.DRIVER,
-  Role.PARTNER,
-  Role.AUDITOR,
-  Role.OPERATOR,
-  Role.SYSTEM,
-];
+export const ROLES: readonly Role[] = [Role.SERVICE, Role.CUSTOMER, Role.STORE, Role.DRIVER, Role.PARTNER, Role.AUDITOR, Role.OPERATOR, Role.SYSTEM];
 export const STATUSES: readonly OrderStatus[] = [...UNTIL.keys()];

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { OrderCommand } from "../../src/domain/order.ts";
 import { isFinal, MOVES, type Move } from "../../src/domain/order-moves.ts";
 import { OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
-import { acknowledge, answer, assign, cancel, deliver, go, orderIn, propose, refusal, ROLES, STATUSES, told, when } from "./order-fixtures.ts";
+import { acknowledge, answer, assign, cancel, deliver, go, orderIn, propose, ROLES, refusal, STATUSES, told, when } from "./order-fixtures.ts";
 
 const name = (status: OrderStatus | undefined) => (status === undefined ? "as before" : String(OrderStatus[status]));
 
@@ -113,11 +113,11 @@ describe.each(STRICT_ROLES.map((role) => ({ role, title: Role[role] })))("an ord
       if (anyway.length === 0) {
         expect(refusal(order, command, role)).toMatchObject({ reason: "PERMISSION_DENIED", metadata: { role: Role[role] } });
       } else if (from === to && !repeatable) {
-        expect(when(order, command, role).then).toEqual([]);
+        expect(when(order, command, role).types).toEqual([]);
       } else if (move) {
-        const { order: after, then } = when(order, command, role);
+        const { order: after, types } = when(order, command, role);
         const expires = from === OrderStatus.SUBSTITUTIONS_NEEDED && after.status !== from ? ["substitutionsResolved"] : [];
-        expect(then).toEqual([...expires, move.event]);
+        expect(types).toEqual([...expires, move.event]);
         expect(after.status).toBe(move.to ?? from);
         expect(after.history.length).toBe(order.history.length + (after.status === from ? 0 : 1));
       } else if (doing.some((candidate) => candidate.from.includes(from) && candidate.to !== undefined)) {
@@ -131,7 +131,10 @@ describe.each(STRICT_ROLES.map((role) => ({ role, title: Role[role] })))("an ord
           metadata: {
             current_status: name(from),
             requested_status: name(to),
-            allowed_statuses: [...allowed].sort((a, b) => a - b).map(name).join(","),
+            allowed_statuses: [...allowed]
+              .sort((a, b) => a - b)
+              .map(name)
+              .join(","),
           },
         });
         for (const status of [from, to, ...allowed]) expect(refused.message).toContain(name(status));
@@ -178,18 +181,25 @@ describe.each([Role.DRIVER, Role.PARTNER].map((role) => ({ role, title: Role[rol
 
   it.each(STATUSES.map((from) => ({ from, title: name(from) })))("in $title may not bring about what others do", ({ from }) => {
     const others = [OrderStatus.STORE_NOTIFIED, OrderStatus.STORE_ACKNOWLEDGED, OrderStatus.PICKING_IN_PROGRESS, OrderStatus.CANCELLED];
-    for (const command of [...others.map((status) => go(status)), cancel(), acknowledge(true), acknowledge(false), propose("s-9"), answer(true, "s-1")]) {
+    for (const command of [
+      ...others.map((status) => go(status)),
+      cancel(),
+      acknowledge(true),
+      acknowledge(false),
+      propose("s-9"),
+      answer(true, "s-1"),
+    ]) {
       expect(refusal(orderIn(from), command, role).reason).toBe("PERMISSION_DENIED");
     }
   });
 
   function outcomeOf(from: OrderStatus, command: OrderCommand, target: OrderStatus, by: Role): string {
     try {
-      const { order, then } = when(orderIn(from), command, by);
-      if (then.length === 0) return "=";
-      if (then.includes("courierReportRecorded")) return order.status === from ? "." : "moved by a late report";
+      const { order, types } = when(orderIn(from), command, by);
+      if (types.length === 0) return "=";
+      if (types.includes("courierReportRecorded")) return order.status === from ? "." : "moved by a late report";
       if (order.status !== target) return "moved elsewhere";
-      return then.some((event) => event.endsWith("*")) ? "++" : "+";
+      return types.some((event) => event.endsWith("*")) ? "++" : "+";
     } catch {
       const { reason } = refusal(orderIn(from), command, by);
       return reason === "INVALID_STATUS_TRANSITION" ? "-" : reason === "PERMISSION_DENIED" ? "x" : reason;
@@ -218,7 +228,9 @@ describe("a refusal", () => {
     expect(refusal(orderIn(OrderStatus.IN_TRANSIT), cancel(), Role.CUSTOMER).message).toBe(
       "CancelOrder cannot take the order from IN_TRANSIT to CANCELLED; role CUSTOMER may move it from there to no other status",
     );
-    expect(refusal(orderIn(OrderStatus.RETURNING), cancel(), Role.CUSTOMER).message).toBe("role CUSTOMER may not cancel an order whose goods come back");
+    expect(refusal(orderIn(OrderStatus.RETURNING), cancel(), Role.CUSTOMER).message).toBe(
+      "role CUSTOMER may not cancel an order whose goods come back",
+    );
   });
 
   it("names AssignDriver to a provider, even where what it says there comes too late", () => {
@@ -241,6 +253,8 @@ describe("a refusal", () => {
   });
 
   it("names CancelOrder to a store that declines too late", () => {
+    expect(refusal(orderIn(OrderStatus.RETURNING), acknowledge(false), Role.STORE).metadata.rpc).toBe("CancelOrder");
+    expect(refusal(orderIn(OrderStatus.IN_TRANSIT), acknowledge(false), Role.STORE).metadata.rpc).toBeUndefined();
     expect(told(refusal(orderIn(OrderStatus.PICKING_IN_PROGRESS), acknowledge(false), Role.STORE))).toEqual({
       reason: "INVALID_STATUS_TRANSITION",
       current_status: "PICKING_IN_PROGRESS",

@@ -6,11 +6,33 @@ import { isFinal, MOVES } from "../../src/domain/order-moves.ts";
 import { Refusal } from "../../src/domain/refusal.ts";
 import { type Event, EventSchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { DeliveryProvider, OrderStatus, Role, SubstitutionStatus } from "../../src/gen/ordertrail/events/v1/values_pb.js";
-import { acknowledge, actor, answer, assign, cancel, deliver, delivery, fold, go, INIT, LATER, propose, ROLES, refusal, sealed, STATUSES } from "./order-fixtures.ts";
+import {
+  acknowledge,
+  actor,
+  answer,
+  assign,
+  cancel,
+  deliver,
+  delivery,
+  fold,
+  go,
+  INIT,
+  LATER,
+  propose,
+  ROLES,
+  refusal,
+  STATUSES,
+  sealed,
+} from "./order-fixtures.ts";
 
 const ids = fc.uniqueArray(fc.constantFrom("s-1", "s-2", "s-3", "s-4"), { minLength: 1, maxLength: 3 });
 const command: fc.Arbitrary<OrderCommand> = fc.oneof(
-  { weight: 6, arbitrary: fc.tuple(fc.constantFrom(...STATUSES), fc.option(fc.constant(sealed("note")), { nil: undefined })).map(([status, note]) => go(status, note)) },
+  {
+    weight: 6,
+    arbitrary: fc
+      .tuple(fc.constantFrom(...STATUSES), fc.option(fc.constant(sealed("note")), { nil: undefined }))
+      .map(([status, note]) => go(status, note)),
+  },
   { weight: 1, arbitrary: fc.boolean().map((accepted) => acknowledge(accepted, LATER)) },
   { weight: 6, arbitrary: ids.map((chosen) => propose(...chosen)) },
   { weight: 4, arbitrary: fc.tuple(fc.boolean(), ids).map(([approved, chosen]) => answer(approved, ...chosen)) },
@@ -54,7 +76,10 @@ const life = fc.array(step, { minLength: 10, maxLength: 40 });
 const EDGES = new Set(MOVES.flatMap(({ from, to }) => (from.length > 0 ? from : [OrderStatus.UNSPECIFIED]).map((before) => `${before}>${to}`)));
 
 /** Lives an order's life, refusals left out; `check` sees the state before and after each command that was taken. */
-function live(steps: readonly Step[], check: (step: { before: OrderState; after: OrderState; role: Role; command: OrderCommand; events: Event[] }) => void) {
+function live(
+  steps: readonly Step[],
+  check: (step: { before: OrderState; after: OrderState; role: Role; command: OrderCommand; events: Event[] }) => void,
+) {
   let order = fold(undefined, decide(undefined, INIT, actor(Role.SERVICE)), Role.SERVICE);
   for (const choose of steps) {
     const [by, asked] = choose(order);
@@ -80,7 +105,11 @@ function freeze<T>(value: T): T {
 }
 
 describe("whatever is asked of an order, in whatever sequence", () => {
-  const always = (check: Parameters<typeof live>[1]) => fc.assert(fc.property(life, (steps) => live(steps, check)), { numRuns: 400 });
+  const always = (check: Parameters<typeof live>[1]) =>
+    fc.assert(
+      fc.property(life, (steps) => live(steps, check)),
+      { numRuns: 200 },
+    );
 
   it("the same command a second time brings nothing about", () => {
     always(({ after, role: by, command: asked }) => expect(decide(after, asked, actor(by))).toEqual([]));
@@ -88,7 +117,10 @@ describe("whatever is asked of an order, in whatever sequence", () => {
 
   it("its history is one chain that ends in its status", () => {
     always(({ after }) => {
-      expect(after.history.map(({ previousStatus }) => previousStatus)).toEqual([OrderStatus.UNSPECIFIED, ...after.history.slice(0, -1).map(({ status }) => status)]);
+      expect(after.history.map(({ previousStatus }) => previousStatus)).toEqual([
+        OrderStatus.UNSPECIFIED,
+        ...after.history.slice(0, -1).map(({ status }) => status),
+      ]);
       expect(after.history.at(-1)?.status).toBe(after.status);
     });
   });
@@ -145,7 +177,7 @@ describe("whatever is asked of an order, in whatever sequence", () => {
         for (const { by, encoded } of bytes) again = fold(again, [fromBinary(EventSchema, encoded)], by);
         if (last) expect(again).toEqual(last);
       }),
-      { numRuns: 400 },
+      { numRuns: 200 },
     );
   });
 
@@ -163,7 +195,10 @@ describe("whatever is asked of an order, in whatever sequence", () => {
     const count = ({ before, after }: { before: OrderState; after: OrderState }) => {
       if (before.status !== after.status) reached.set(after.status, (reached.get(after.status) ?? 0) + 1);
     };
-    fc.assert(fc.property(life, (steps) => live(steps, count)), { numRuns: 400 });
+    fc.assert(
+      fc.property(life, (steps) => live(steps, count)),
+      { numRuns: 200 },
+    );
     reached.delete(OrderStatus.SUBMITTED);
     for (const [status, times] of reached) expect(times, OrderStatus[status]).toBeGreaterThan(0);
   });

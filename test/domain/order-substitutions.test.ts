@@ -19,8 +19,8 @@ const both = (first: boolean, second: boolean): OrderCommand => ({
 
 describe("proposals", () => {
   it("take the order to SUBSTITUTIONS_NEEDED", () => {
-    const { order, then } = when(picking, propose("s-1", "s-2"), Role.STORE);
-    expect(then).toEqual(["substitutionsProposed"]);
+    const { order, types } = when(picking, propose("s-1", "s-2"), Role.STORE);
+    expect(types).toEqual(["substitutionsProposed"]);
     expect(order.status).toBe(SUBSTITUTIONS_NEEDED);
     expect(order.substitutions).toEqual(
       ["s-1", "s-2"].map((substitutionId) => ({
@@ -35,8 +35,8 @@ describe("proposals", () => {
   });
 
   it("may be added to open ones, without another step in the history", () => {
-    const { order, then } = when(asked, propose("s-3"), Role.STORE);
-    expect(then).toEqual(["substitutionsProposed"]);
+    const { order, types } = when(asked, propose("s-3"), Role.STORE);
+    expect(types).toEqual(["substitutionsProposed"]);
     expect(order.substitutions.map(({ substitutionId }) => substitutionId)).toEqual(["s-1", "s-2", "s-3"]);
     expect(order.history).toBe(asked.history);
   });
@@ -44,9 +44,17 @@ describe("proposals", () => {
   it("that the order has already are not recorded again", () => {
     const { events } = when(asked, propose("s-2", "s-3"), Role.STORE);
     expect(events[0]?.kind.value).toMatchObject({ substitutions: [{ substitutionId: "s-3" }] });
-    expect(when(asked, propose("s-1", "s-2"), Role.STORE).then).toEqual([]);
+    expect(when(asked, propose("s-1", "s-2"), Role.STORE).types).toEqual([]);
     const later = when(asked, go(READY_FOR_PICKUP), Role.STORE).order;
-    expect(when(later, propose("s-1", "s-2"), Role.STORE).then).toEqual([]);
+    expect(when(later, propose("s-1", "s-2"), Role.STORE).types).toEqual([]);
+  });
+
+  it("are not the customer's to make, not even those that the order has already", () => {
+    expect(told(refusal(asked, propose("s-1"), Role.CUSTOMER))).toEqual({
+      reason: "PERMISSION_DENIED",
+      move: "propose substitutions",
+      role: "CUSTOMER",
+    });
   });
 
   it("are refused whole when one is another than that known by its identifier", () => {
@@ -73,7 +81,7 @@ describe("proposals", () => {
       message: "substitutions: an order has at most 200 proposals; with these it would have 201",
       violations: [{ field: "substitutions", rule: "max_per_order" }],
     });
-    expect(when(order, propose(...ids), Role.STORE).then).toEqual([]);
+    expect(when(order, propose(...ids), Role.STORE).types).toEqual([]);
   });
 
   it("expire when the order moves on without an answer", () => {
@@ -84,8 +92,8 @@ describe("proposals", () => {
       [cancel(), "orderCancelled", Role.CUSTOMER],
       [go(CANCELLED), "orderCancelled", Role.STORE],
     ] as const) {
-      const { order, then } = when(partly, command, role);
-      expect(then).toEqual(["substitutionsResolved", event]);
+      const { order, types } = when(partly, command, role);
+      expect(types).toEqual(["substitutionsResolved", event]);
       expect(order.substitutions).toMatchObject([
         { status: APPROVED, resolvedBy: actor(Role.CUSTOMER) },
         { status: EXPIRED, resolvedAt: NOW, resolvedBy: actor(role) },
@@ -96,32 +104,36 @@ describe("proposals", () => {
 
 describe("answers", () => {
   it("leave the order where it is while a proposal is open", () => {
-    const { order, then } = when(asked, answer(false, "s-2"), Role.CUSTOMER);
-    expect(then).toEqual(["substitutionsResolved"]);
+    const { order, types } = when(asked, answer(false, "s-2"), Role.CUSTOMER);
+    expect(types).toEqual(["substitutionsResolved"]);
     expect(order.status).toBe(SUBSTITUTIONS_NEEDED);
     expect(order.substitutions).toMatchObject([{ status: PROPOSED }, { status: REJECTED, resolvedAt: NOW, resolvedBy: actor(Role.CUSTOMER) }]);
   });
 
   it("let picking go on with the last of them, at once", () => {
     for (const role of [Role.CUSTOMER, Role.SERVICE, Role.OPERATOR]) {
-      const { order, then } = when(asked, both(true, false), role);
-      expect(then).toEqual(["substitutionsResolved", "pickingResumed"]);
+      const { order, types } = when(asked, both(true, false), role);
+      expect(types).toEqual(["substitutionsResolved", "pickingResumed"]);
       expect(order.status).toBe(PICKING_IN_PROGRESS);
       expect(order.substitutions).toMatchObject([{ status: APPROVED }, { status: REJECTED }]);
     }
   });
 
   it("are not the store's to give", () => {
-    expect(told(refusal(asked, answer(true, "s-1"), Role.STORE))).toEqual({ reason: "PERMISSION_DENIED", move: "answer substitutions", role: "STORE" });
+    expect(told(refusal(asked, answer(true, "s-1"), Role.STORE))).toEqual({
+      reason: "PERMISSION_DENIED",
+      move: "answer substitutions",
+      role: "STORE",
+    });
   });
 
   it("that were given already are not recorded again, in whatever status", () => {
     const partly = when(asked, answer(true, "s-1"), Role.CUSTOMER).order;
-    expect(when(partly, answer(true, "s-1"), Role.CUSTOMER).then).toEqual([]);
+    expect(when(partly, answer(true, "s-1"), Role.CUSTOMER).types).toEqual([]);
     const { order, events } = when(partly, both(true, true), Role.CUSTOMER);
     expect(events[0]?.kind.value).toMatchObject({ resolutions: [{ substitutionId: "s-2", status: APPROVED }] });
     const called = when(order, cancel(), Role.CUSTOMER).order;
-    expect(when(called, both(true, true), Role.CUSTOMER).then).toEqual([]);
+    expect(when(called, both(true, true), Role.CUSTOMER).types).toEqual([]);
   });
 
   it("to something never proposed are refused whole", () => {
