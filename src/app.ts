@@ -1,15 +1,15 @@
 import { MongoClient } from "mongodb";
 import type { Logger } from "pino";
-import { createDevelopmentKeys, developmentKeyFile } from "./access/keys.ts";
 import { fileKeys, remoteKeys } from "./access/key-source.ts";
+import { createDevelopmentKeys, developmentKeyFile } from "./access/keys.ts";
 import { assertComplete } from "./access/permissions.ts";
 import { createTokenVerifier } from "./access/tokens.ts";
 import type { AppConfig } from "./config.ts";
+import { evolve, orderStream } from "./domain/order.ts";
 import { createDispatcher } from "./doors/dispatch.ts";
 import { startGrpcServer } from "./doors/grpc-server.ts";
 import { startHttpServer } from "./doors/http-server.ts";
 import { createReadiness } from "./doors/readiness.ts";
-import { evolve, orderStream } from "./domain/order.ts";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createAppender } from "./log/appender.ts";
@@ -99,7 +99,13 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const shared = { dispatcher, readiness, logger, clock: now, maxRequestBytes, maxResponseBytes: MAX_RESPONSE_BYTES, drainTimeoutMs };
   const grpc = await startGrpcServer({ ...shared, host: config.grpcHost, port: config.grpcPort });
   parts.defer(() => grpc.stop());
-  const http = await startHttpServer({ ...shared, host: config.httpHost, port: config.httpPort, corsOrigins, ...(jwks && { jwks: () => jwks }) });
+  const http = await startHttpServer({
+    ...shared,
+    host: config.httpHost,
+    port: config.httpPort,
+    corsOrigins,
+    ...(jwks && { jwks: () => jwks }),
+  });
   parts.defer(() => http.stop());
 
   if (config.roles.has("projector")) projector.start();

@@ -1,7 +1,21 @@
 import pino, { type DestinationStream, type Logger } from "pino";
 
 /** Where personal data and secrets would stand, should anyone ever log an object that holds them. */
-const REDACTED = ["authorization", "token", "recipient", "phone", "email", "name", "address", "instructions", "note", "proof", "personal", "license_plate", "photo_url"];
+const REDACTED = [
+  "authorization",
+  "token",
+  "recipient",
+  "phone",
+  "email",
+  "name",
+  "address",
+  "instructions",
+  "note",
+  "proof",
+  "personal",
+  "license_plate",
+  "photo_url",
+];
 
 /**
  * The process's logger: one JSON object a line, times in UTC, personal data blotted out.

@@ -75,7 +75,9 @@ function table(): string {
     move.roles.map((role) => Role[role]).join(", "),
     eventType(move),
   ]);
-  return [["move", "RPC", "from", "to", "roles", "event"], Array(6).fill("---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+  return [["move", "RPC", "from", "to", "roles", "event"], Array(6).fill("---"), ...rows]
+    .map((cells) => `| ${cells.join(" | ")} |`)
+    .join("\n");
 }
 
 function finals(): string {

@@ -4,7 +4,15 @@ import { Refusal } from "../domain/refusal.ts";
 import { DeliveryProvider, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 
 /** The roles that a token may name: all but SYSTEM, which is Ordertrail itself. */
-export const TOKEN_ROLES: readonly Role[] = [Role.SERVICE, Role.CUSTOMER, Role.STORE, Role.DRIVER, Role.PARTNER, Role.AUDITOR, Role.OPERATOR];
+export const TOKEN_ROLES: readonly Role[] = [
+  Role.SERVICE,
+  Role.CUSTOMER,
+  Role.STORE,
+  Role.DRIVER,
+  Role.PARTNER,
+  Role.AUDITOR,
+  Role.OPERATOR,
+];
 
 /** A role as tokens name it, such as "customer". */
 export const roleName = (role: Role): string => Role[role].toLowerCase();

@@ -17,7 +17,13 @@ export async function issueDevelopmentToken(
   server: { readonly jwtIssuer: string; readonly jwtAudience: string },
   { role, subject, storeId, expiresInSeconds }: TokenRequest,
 ): Promise<string> {
-  const claims = { iss: server.jwtIssuer, aud: server.jwtAudience, sub: subject, role, ...(storeId !== undefined && { store_id: storeId }) };
+  const claims = {
+    iss: server.jwtIssuer,
+    aud: server.jwtAudience,
+    sub: subject,
+    role,
+    ...(storeId !== undefined && { store_id: storeId }),
+  };
   callerOf(claims);
   return keys.sign(claims, { expiresInSeconds });
 }

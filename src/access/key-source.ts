@@ -1,5 +1,13 @@
 import { readFile } from "node:fs/promises";
-import { createLocalJWKSet, createRemoteJWKSet, customFetch, errors, type FetchImplementation, type JWTVerifyGetKey, type LocalJWKSet } from "jose";
+import {
+  createLocalJWKSet,
+  createRemoteJWKSet,
+  customFetch,
+  errors,
+  type FetchImplementation,
+  type JWTVerifyGetKey,
+  type LocalJWKSet,
+} from "jose";
 import type { Logger } from "pino";
 import { Unavailable } from "../domain/refusal.ts";
 import { parseKeySet, publicKeySet } from "./key-set.ts";

@@ -24,12 +24,18 @@ const { SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR } = Role;
 export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
   Object.entries<Permission>({
     "ordertrail.v1.OrderTrackingService/InitTracking": { roles: [SERVICE, OPERATOR], reach: "all" },
-    "ordertrail.v1.OrderTrackingService/GetTracking": { roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR], reach: "own order" },
+    "ordertrail.v1.OrderTrackingService/GetTracking": {
+      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR],
+      reach: "own order",
+    },
     "ordertrail.v1.OrderTrackingService/ListTrackings": {
       roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR],
       reach: "own orders",
     },
-    "ordertrail.v1.OrderTrackingService/GetHistory": { roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR], reach: "own order" },
+    "ordertrail.v1.OrderTrackingService/GetHistory": {
+      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR],
+      reach: "own order",
+    },
     "ordertrail.v1.OrderTrackingService/UpdateStatus": { roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, OPERATOR], reach: "own order" },
     "ordertrail.v1.OrderTrackingService/AcknowledgeOrder": { roles: [SERVICE, STORE, OPERATOR], reach: "own order" },
     "ordertrail.v1.OrderTrackingService/UpdateSubstitutions": { roles: [SERVICE, CUSTOMER, STORE, OPERATOR], reach: "own order" },

@@ -65,7 +65,8 @@ function explain(error: errors.JOSEError): string {
   if (error instanceof errors.JWKSNoMatchingKey)
     return "the token is signed with a key that is not known here: get a new one from the issuer that this server trusts";
   if (error instanceof errors.JWKSMultipleMatchingKeys) return "the token's header must name its key (kid)";
-  if (error instanceof errors.JWSSignatureVerificationFailed) return "the token's signature does not match: send the token as it was issued";
+  if (error instanceof errors.JWSSignatureVerificationFailed)
+    return "the token's signature does not match: send the token as it was issued";
   return "the token is not a signed JWT: send the header Authorization: Bearer <token>";
 }
 

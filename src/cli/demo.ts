@@ -37,17 +37,30 @@ export function registerDemo(program: Command): void {
     .description("drive an order from SUBMITTED to DELIVERED against the running instance, and show each step as it happens")
     .option("--order <id>", "the order_id to use (default: a new one)")
     .option("--pause <ms>", "how long to wait between two steps, in milliseconds", wholeNumber, 300);
-  command.action(async ({ order: orderId = `demo-${randomBytes(4).toString("hex")}`, pause: pauseMs }: { order?: string; pause: number }) => {
-    const config = loadConfig();
-    const instance = await findInstance(config.dataDir);
-    if (!instance?.addresses) return command.error(`error: no instance runs with the data in ${config.dataDir}: npm start`, { exitCode: EXIT.notRunning });
-    if (config.jwksUrl) return command.error("error: demo makes its own tokens, and this configuration takes them from the issuer at JWKS_URL", { exitCode: EXIT.failed });
-    await drive(orderId, pauseMs, await clientsOf(config, instance.addresses), (line) => command.configureOutput().writeOut?.(line));
-  });
+  command.action(
+    async ({ order: orderId = `demo-${randomBytes(4).toString("hex")}`, pause: pauseMs }: { order?: string; pause: number }) => {
+      const config = loadConfig();
+      const instance = await findInstance(config.dataDir);
+      if (!instance?.addresses)
+        return command.error(`error: no instance runs with the data in ${config.dataDir}: npm start`, { exitCode: EXIT.notRunning });
+      if (config.jwksUrl)
+        return command.error("error: demo makes its own tokens, and this configuration takes them from the issuer at JWKS_URL", {
+          exitCode: EXIT.failed,
+        });
+      await drive(orderId, pauseMs, await clientsOf(config, instance.addresses), (line) => command.configureOutput().writeOut?.(line));
+    },
+  );
 }
 
-async function drive(orderId: string, pauseMs: number, clients: (step: Step) => Promise<Tracking>, print: (line: string) => void): Promise<void> {
-  print(`order ${orderId}\n\n${"position".padStart(8)}  ${"took".padStart(7)}  ${"status".padEnd(24)}${"by".padEnd(20)}${"over".padEnd(9)}what\n`);
+async function drive(
+  orderId: string,
+  pauseMs: number,
+  clients: (step: Step) => Promise<Tracking>,
+  print: (line: string) => void,
+): Promise<void> {
+  print(
+    `order ${orderId}\n\n${"position".padStart(8)}  ${"took".padStart(7)}  ${"status".padEnd(24)}${"by".padEnd(20)}${"over".padEnd(9)}what\n`,
+  );
   for (const step of lifeOf(orderId)) {
     const tracking = await clients(step);
     const startedAt = performance.now();
@@ -55,7 +68,9 @@ async function drive(orderId: string, pauseMs: number, clients: (step: Step) => 
     if (!order) throw new Error(`the answer to ${step.what} holds no order`);
     const took = `${(performance.now() - startedAt).toFixed(1)} ms`;
     const by = `${step.by.role} ${step.by.subject}`;
-    print(`${String(order.position).padStart(8)}  ${took.padStart(7)}  ${OrderStatus[order.currentStatus].padEnd(24)}${by.padEnd(20)}${step.door.padEnd(9)}${step.what}\n`);
+    print(
+      `${String(order.position).padStart(8)}  ${took.padStart(7)}  ${OrderStatus[order.currentStatus].padEnd(24)}${by.padEnd(20)}${step.door.padEnd(9)}${step.what}\n`,
+    );
     await pause(pauseMs);
   }
   print(`\nIts history: npm run -s ordertrail -- log show ${orderId}\n`);
@@ -72,7 +87,9 @@ async function clientsOf(config: Config, { grpc, http }: InstanceAddresses): Pro
     };
     const interceptors = [authorize];
     const transport =
-      door === "gRPC" ? createGrpcTransport({ baseUrl: `http://${grpc}`, interceptors }) : createConnectTransport({ baseUrl: http, httpVersion: "1.1", interceptors });
+      door === "gRPC"
+        ? createGrpcTransport({ baseUrl: `http://${grpc}`, interceptors })
+        : createConnectTransport({ baseUrl: http, httpVersion: "1.1", interceptors });
     return createClient(OrderTrackingService, transport);
   };
 }
@@ -108,7 +125,11 @@ function lifeOf(orderId: string): Step[] {
       what: "apples are sold out: pears instead?",
       by: STORE,
       door: "Connect",
-      take: (tracking) => tracking.updateSubstitutions({ orderId, substitutions: [{ substitutionId: "s-1", originalItem: apples, replacementItem: pears, reason: "sold out" }] }),
+      take: (tracking) =>
+        tracking.updateSubstitutions({
+          orderId,
+          substitutions: [{ substitutionId: "s-1", originalItem: apples, replacementItem: pears, reason: "sold out" }],
+        }),
     },
     {
       what: "the customer agrees",
@@ -129,7 +150,8 @@ function lifeOf(orderId: string): Step[] {
       what: "the driver is seen on the way",
       by: DRIVER,
       door: "Connect",
-      take: (tracking) => tracking.updateLocation({ orderId, latitude: 52.51, longitude: 13.39, speedMps: 4.2, recordedAt: timestampFromMs(Date.now()) }),
+      take: (tracking) =>
+        tracking.updateLocation({ orderId, latitude: 52.51, longitude: 13.39, speedMps: 4.2, recordedAt: timestampFromMs(Date.now()) }),
     },
     {
       what: "the goods are handed over",

@@ -12,7 +12,9 @@ const READY_TIMEOUT_MS = 3_000;
 export function registerStatus(program: Command): void {
   const command = program
     .command("status")
-    .description(`show the running instance of DATA_DIR; exit code ${EXIT.failed} when it is not ready, ${EXIT.notRunning} when there is none`)
+    .description(
+      `show the running instance of DATA_DIR; exit code ${EXIT.failed} when it is not ready, ${EXIT.notRunning} when there is none`,
+    )
     .option("--json", "for programs: grpc, http, mongodb, nats, pid, ready");
   command.action(async ({ json }: { json?: true }) => {
     const { dataDir } = loadConfig();

@@ -30,13 +30,19 @@ async function makeToken(command: Command, { role, subject, store, expiresIn }: 
   if (!TOKEN_ROLES.map(roleName).includes(role)) usage(`--role must be one of ${TOKEN_ROLES.map(roleName).join(", ")}`);
   if (role === "store" && store === undefined) usage("role store needs --store with the store_id");
   if (role !== "store" && store !== undefined) usage("--store goes with role store only");
-  const expiresInSeconds = parseSeconds(expiresIn) ?? usage("--expires-in must be a number with s, m, h or d, such as 12h, and at most 365d");
+  const expiresInSeconds =
+    parseSeconds(expiresIn) ?? usage("--expires-in must be a number with s, m, h or d, such as 12h, and at most 365d");
   const config = loadConfig();
   if (config.production || config.jwksUrl) {
     command.error("error: this configuration takes tokens from the issuer at JWKS_URL: get one there", { exitCode: FAILED });
   }
   try {
-    return await issueDevelopmentToken(await createDevelopmentKeys(config.dataDir), config, { role, subject, storeId: store, expiresInSeconds });
+    return await issueDevelopmentToken(await createDevelopmentKeys(config.dataDir), config, {
+      role,
+      subject,
+      storeId: store,
+      expiresInSeconds,
+    });
   } catch (error) {
     if (error instanceof Refusal) usage(error.message);
     throw error;

@@ -44,7 +44,9 @@ export function checkRole(request: Request): void {
 /** Why what is asked is not possible: it is for others to do, or for nobody from here. */
 export function refusalOf(request: Request): Refusal {
   const { command, role, from } = request;
-  const forOthers = candidatesFor(request).find((move) => move.commands.includes(command) && move.from.includes(from) && !move.roles.includes(role));
+  const forOthers = candidatesFor(request).find(
+    (move) => move.commands.includes(command) && move.from.includes(from) && !move.roles.includes(role),
+  );
   return forOthers ? mayNot(role, forOthers) : impossible(request, statusesAllowed(from, role), otherCommand(request));
 }
 

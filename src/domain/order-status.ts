@@ -35,7 +35,9 @@ export function changeStatus(state: OrderState, command: MovingCommand, to: Orde
  */
 function wasReadiedBy(state: OrderState, actor: Actor): boolean {
   const step = state.history.at(-1);
-  return step?.status === OrderStatus.DRIVER_ASSIGNED && step.inferred && step.actor.role === actor.role && step.actor.subject === actor.subject;
+  return (
+    step?.status === OrderStatus.DRIVER_ASSIGNED && step.inferred && step.actor.role === actor.role && step.actor.subject === actor.subject
+  );
 }
 
 /** What a move records, with what the command says of it. */

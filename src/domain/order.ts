@@ -172,6 +172,10 @@ export type EventContext = {
 export function decide(state: OrderState | undefined, command: OrderCommand, actor: Actor): Event[] {
   if (command.type === "InitTracking") return submit(state, command, actor);
   if (!state) throw new Refusal("ORDER_NOT_FOUND", "there is no such order");
+  return change(state, command, actor);
+}
+
+function change(state: OrderState, command: Exclude<OrderCommand, InitTracking>, actor: Actor): Event[] {
   switch (command.type) {
     case "UpdateStatus":
       return changeStatus(state, command, command.status, actor);
@@ -204,7 +208,14 @@ function submit(state: OrderState | undefined, command: InitTracking, actor: Act
 export function evolve(state: OrderState | undefined, event: Event, context: EventContext): OrderState {
   const before = state ?? untracked(context);
   const status = statusAfter(event) ?? before.status;
-  const step = { status, previousStatus: before.status, at: context.recordedAt, actor: context.actor, note: event.note, inferred: event.inferred };
+  const step = {
+    status,
+    previousStatus: before.status,
+    at: context.recordedAt,
+    actor: context.actor,
+    note: event.note,
+    inferred: event.inferred,
+  };
   return {
     ...before,
     ...changes(before, event.kind, context),

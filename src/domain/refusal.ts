@@ -22,7 +22,12 @@ export class Refusal extends Error {
   /** The rules that are broken; only with VALIDATION_FAILED. */
   readonly violations: readonly Violation[];
 
-  constructor(reason: RefusalReason, message: string, metadata: Readonly<Record<string, string>> = {}, violations: readonly Violation[] = []) {
+  constructor(
+    reason: RefusalReason,
+    message: string,
+    metadata: Readonly<Record<string, string>> = {},
+    violations: readonly Violation[] = [],
+  ) {
     super(message);
     this.reason = reason;
     this.metadata = metadata;

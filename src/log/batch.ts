@@ -22,7 +22,11 @@ const AT_MAJORITY = { readConcern: "majority", readPreference: "primary", maxTim
  * Inserts a batch, in order, durable on a majority. Throws when the outcome is unknown: ask `whichStand` then, and do not
  * write anything before it has answered.
  */
-export async function insertBatch(events: Collection<StoredEvent>, documents: readonly StoredEvent[], session: ClientSession): Promise<BatchOutcome> {
+export async function insertBatch(
+  events: Collection<StoredEvent>,
+  documents: readonly StoredEvent[],
+  session: ClientSession,
+): Promise<BatchOutcome> {
   try {
     await events.insertMany(documents, { ordered: true, session, writeConcern: DURABLE });
     return { kind: "complete" };
@@ -41,7 +45,12 @@ export async function insertBatch(events: Collection<StoredEvent>, documents: re
  * never appear. A write in the same session with a higher transaction number comes first: once a majority has it, the
  * server refuses a late copy of the batch, and what it wrote before is as durable as that write.
  */
-export async function whichStand(db: Db, events: Collection<StoredEvent>, documents: readonly StoredEvent[], session: ClientSession): Promise<number> {
+export async function whichStand(
+  db: Db,
+  events: Collection<StoredEvent>,
+  documents: readonly StoredEvent[],
+  session: ClientSession,
+): Promise<number> {
   const id = session.id?.id.toString("hex") ?? "";
   await db
     .collection<{ _id: string }>("writers")

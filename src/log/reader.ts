@@ -1,4 +1,5 @@
 import { type ClientSession, type Db, type Filter, Long } from "mongodb";
+import type { LogEntry } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { ROUND_TRIP_MS } from "./log-client.ts";
 import { decodeBody, EVENTS_COLLECTION, type RecordedEntry, type StoredEvent } from "./log-entry.ts";
 
@@ -26,7 +27,7 @@ export type LogReader = {
   head(): Promise<number>;
   /** Batches of entries with positions in (`after`, `to`], ascending; ends at the head of the log. Throws LogDamaged on a gap. */
   readForward(options: ReadOptions & { readonly after: number; readonly to?: number }): AsyncGenerator<RecordedEntry[], void, undefined>;
-  /** Batches of entries with positions below `before` (the newest if absent), descending. */
+  /** Batches of entries with positions below `before` (the newest if absent), descending. Throws LogDamaged on a gap. */
   readBackward(options: ReadOptions & { readonly before?: number }): AsyncGenerator<RecordedEntry[], void, undefined>;
   /** The entries of a stream with versions above `afterVersion`, ascending. */
   readStream(stream: string, afterVersion: number): Promise<RecordedEntry[]>;
@@ -64,11 +65,20 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
   const events = db.collection<Stored>(EVENTS_COLLECTION);
 
   async function head(session?: ClientSession): Promise<number> {
-    const newest = await events.find({}, { ...SOON, ...(session && { session }), projection: { _id: 1 } }).sort({ _id: -1 }).limit(1).next();
+    const newest = await events
+      .find({}, { ...SOON, ...(session && { session }), projection: { _id: 1 } })
+      .sort({ _id: -1 })
+      .limit(1)
+      .next();
     return newest ? Number(newest._id) : 0;
   }
 
-  async function* read(range: Filter<Stored>, direction: 1 | -1, options: ReadOptions, session?: ClientSession): AsyncGenerator<RecordedEntry[], void, undefined> {
+  async function* read(
+    range: Filter<Stored>,
+    direction: 1 | -1,
+    options: ReadOptions,
+    session?: ClientSession,
+  ): AsyncGenerator<RecordedEntry[], void, undefined> {
     const batchSize = options.batchSize ?? DEFAULT_BATCH;
     const filter: Filter<Stored> = {
       ...range,
@@ -78,7 +88,13 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     // A stream is found by its own index, where the order of versions is that of positions.
     const sort = options.stream === undefined ? ({ _id: direction } as const) : ({ version: direction } as const);
     const cursor = events
-      .find(filter, { ...AT_MAJORITY, ...(session && { session }), projection: { body: 1 }, batchSize, ...(options.signal && { signal: options.signal }) })
+      .find(filter, {
+        ...AT_MAJORITY,
+        ...(session && { session }),
+        projection: { body: 1 },
+        batchSize,
+        ...(options.signal && { signal: options.signal }),
+      })
       .sort(sort);
     try {
       while (await cursor.hasNext()) {
@@ -96,12 +112,21 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
   ): AsyncGenerator<RecordedEntry[], void, undefined> {
     const upTo = options.to === undefined ? {} : { $lte: Long.fromNumber(options.to) };
     const range: Filter<Stored> = { _id: { $gt: Long.fromNumber(options.after), ...upTo } };
-    const dense = options.stream === undefined && options.types === undefined;
     let last = options.after;
     for await (const batch of read(range, 1, options, session)) {
-      if (dense) last = checkDense(batch, last);
+      if (isDense(options)) last = checkDense(batch, last, 1);
       yield batch;
     }
+  }
+
+  async function* readBackward(options: ReadOptions & { readonly before?: number }): AsyncGenerator<RecordedEntry[], void, undefined> {
+    const range: Filter<Stored> = options.before === undefined ? {} : { _id: { $lt: Long.fromNumber(options.before) } };
+    let last: number | undefined;
+    for await (const batch of read(range, -1, options)) {
+      if (isDense(options)) last = checkDense(batch, last ?? (batch[0]?.position ?? 0) + 1, -1);
+      yield batch;
+    }
+    if (last !== undefined && last > 1) throw new LogDamaged(last - 1, "there is no entry");
   }
 
   async function readStreams(wanted: ReadonlyMap<string, number>): Promise<Map<string, RecordedEntry[]>> {
@@ -109,7 +134,10 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     if (wanted.size === 0) return found;
     // One clause for each version, not for each stream: 64 streams take 0.6 ms that way, and 1.5 ms the other.
     const byVersion = Map.groupBy(wanted, ([, after]) => after);
-    const $or = Array.from(byVersion, ([after, streams]) => ({ stream: { $in: streams.map(([stream]) => stream) }, version: { $gt: after } }));
+    const $or = Array.from(byVersion, ([after, streams]) => ({
+      stream: { $in: streams.map(([stream]) => stream) },
+      version: { $gt: after },
+    }));
     const cursor = events.find(($or.length === 1 ? $or[0] : { $or }) as Filter<Stored>, {
       ...SOON,
       projection: { body: 1 },
@@ -125,7 +153,9 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     return found;
   }
 
-  async function* follow(options: ReadOptions & { readonly after: number; readonly signal: AbortSignal }): AsyncGenerator<Followed, void, undefined> {
+  async function* follow(
+    options: ReadOptions & { readonly after: number; readonly signal: AbortSignal },
+  ): AsyncGenerator<Followed, void, undefined> {
     const { signal } = options;
     let position = options.after;
     let pollMs = FIRST_POLL_MS;
@@ -135,9 +165,8 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     await using session = db.client.startSession({ causalConsistency: true });
     for (;;) {
       signal.throwIfAborted();
-      const filtered = options.types !== undefined || options.stream !== undefined;
       // Where a filter may match nothing, how far the log reached before the read is how far it has been looked through.
-      const to = filtered ? await head(session) : undefined;
+      const to = isDense(options) ? undefined : await head(session);
       const before = position;
       for await (const entries of readForward({ ...options, after: position, ...(to !== undefined && { to }) }, session)) {
         position = entries.at(-1)?.position ?? position;
@@ -155,7 +184,7 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
   return {
     head: () => head(),
     readForward: (options) => readForward(options),
-    readBackward: (options) => read(options.before === undefined ? {} : { _id: { $lt: Long.fromNumber(options.before) } }, -1, options),
+    readBackward,
     async readStream(stream, afterVersion) {
       return (await readStreams(new Map([[stream, afterVersion]]))).get(stream) ?? [];
     },
@@ -172,16 +201,28 @@ function recorded(document: Stored): RecordedEntry {
   const position = Number(document._id);
   // The driver's Binary may share its buffer with a whole batch of the wire; the bytes are what it shows of it.
   const body = new Uint8Array(document.body.value());
+  const entry = decoded(position, body);
+  // Few bytes, or none, may decode and yet say nothing.
+  if (entry.version === 0) throw new LogDamaged(position, "its body holds no entry");
+  return { position, entry, body };
+}
+
+function decoded(position: number, body: Uint8Array): LogEntry {
   try {
-    return { position, entry: decodeBody(body), body };
+    return decodeBody(body);
   } catch (error) {
     throw new LogDamaged(position, "its body cannot be decoded", { cause: error });
   }
 }
 
-function checkDense(batch: readonly RecordedEntry[], last: number): number {
+/** Whether a reading gives every position there is. */
+function isDense({ stream, types }: ReadFilter): boolean {
+  return stream === undefined && types === undefined;
+}
+
+function checkDense(batch: readonly RecordedEntry[], last: number, step: 1 | -1): number {
   for (const { position } of batch) {
-    if (position !== last + 1) throw new LogDamaged(last + 1, "there is no entry");
+    if (position !== last + step) throw new LogDamaged(last + step, "there is no entry");
     last = position;
   }
   return last;
@@ -190,10 +231,10 @@ function checkDense(batch: readonly RecordedEntry[], last: number): number {
 /** Waits for news of a position beyond the one that is known, or for the time to poll again. */
 function newsOf(onAppended: ((listener: (position: number) => void) => () => void) | undefined) {
   let newest = 0;
-  let wake = () => {};
+  let wake: (() => void) | undefined;
   const unsubscribe = onAppended?.((position) => {
     newest = position;
-    wake();
+    wake?.();
   });
   return {
     after(position: number, atMostMs: number, signal: AbortSignal): Promise<void> {
@@ -202,7 +243,7 @@ function newsOf(onAppended: ((listener: (position: number) => void) => () => voi
         const done = () => {
           clearTimeout(timer);
           signal.removeEventListener("abort", done);
-          wake = () => {};
+          wake = undefined;
           resolve();
         };
         const timer = setTimeout(done, atMostMs);

@@ -175,7 +175,11 @@ export function createTransactor<State>(
   }
 
   /** The first answer again: the thing as the command's own entry left it. */
-  async function replay(stream: string, command: Command<State>, prior: { readonly version: number; readonly method: string }): Promise<Outcome<State>> {
+  async function replay(
+    stream: string,
+    command: Command<State>,
+    prior: { readonly version: number; readonly method: string },
+  ): Promise<Outcome<State>> {
     if (prior.method !== command.method) {
       throw new Refusal("REQUEST_ID_REUSED", `request_id was used for ${prior.method} before: choose a new one`, { method: prior.method });
     }

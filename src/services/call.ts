@@ -1,4 +1,13 @@
-import type { DescMessage, DescMethod, DescMethodServerStreaming, DescMethodUnary, DescService, Message, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type {
+  DescMessage,
+  DescMethod,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  DescService,
+  Message,
+  MessageInitShape,
+  MessageShape,
+} from "@bufbuild/protobuf";
 import type { Logger } from "pino";
 import type { Caller } from "../domain/caller.ts";
 import type { Door } from "../gen/ordertrail/events/v1/values_pb.js";
@@ -20,12 +29,22 @@ export type Call = {
 };
 
 /** Answers one request. The request is valid. Throws a Refusal for a "no"; anything else is a fault. */
-export type UnaryHandler<M extends DescMethodUnary> = (request: MessageShape<M["input"]>, call: Call) => Promise<MessageInitShape<M["output"]>>;
+export type UnaryHandler<M extends DescMethodUnary> = (
+  request: MessageShape<M["input"]>,
+  call: Call,
+) => Promise<MessageInitShape<M["output"]>>;
 
 /** Answers one request with a stream. At `call.signal` it must throw the signal's reason: returning would look complete. */
-export type StreamHandler<M extends DescMethodServerStreaming> = (request: MessageShape<M["input"]>, call: Call) => AsyncIterable<MessageInitShape<M["output"]>>;
+export type StreamHandler<M extends DescMethodServerStreaming> = (
+  request: MessageShape<M["input"]>,
+  call: Call,
+) => AsyncIterable<MessageInitShape<M["output"]>>;
 
-type Handler<M extends DescMethod> = M extends DescMethodUnary ? UnaryHandler<M> : M extends DescMethodServerStreaming ? StreamHandler<M> : never;
+type Handler<M extends DescMethod> = M extends DescMethodUnary
+  ? UnaryHandler<M>
+  : M extends DescMethodServerStreaming
+    ? StreamHandler<M>
+    : never;
 
 /** A handler for each method of a service, by the method's local name. */
 export type ServiceHandlers<S extends DescService> = { readonly [Name in keyof S["method"]]: Handler<S["method"][Name]> };

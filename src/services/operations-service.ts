@@ -6,7 +6,13 @@ import type { Projector } from "../projections/projector.ts";
 import type { ServiceHandlers } from "./call.ts";
 
 /** OperationsService: shows and steers the projections. */
-export function createOperationsService({ projector, reader }: { readonly projector: Projector; readonly reader: LogReader }): ServiceHandlers<typeof OperationsService> {
+export function createOperationsService({
+  projector,
+  reader,
+}: {
+  readonly projector: Projector;
+  readonly reader: LogReader;
+}): ServiceHandlers<typeof OperationsService> {
   function known(name: string): string {
     if (projector.names.includes(name)) return name;
     throw new Refusal("PROJECTION_NOT_FOUND", `there is no projection ${name}; there are ${projector.names.join(", ")}`, { name });

@@ -7,7 +7,13 @@ import { decide, evolve, type OrderCommand, type OrderState, orderStream } from 
 import { Refusal } from "../domain/refusal.ts";
 import { DeliveryJobSchema, DriverSchema, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
-import { type DriverDetails, DriverDetailsSchema, type OrderTracking, ProofOfDeliverySchema, RecipientSchema } from "../gen/ordertrail/v1/order_tracking_pb.js";
+import {
+  type DriverDetails,
+  DriverDetailsSchema,
+  type OrderTracking,
+  ProofOfDeliverySchema,
+  RecipientSchema,
+} from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { HistoryEventSchema, OrderTrackingService, SubstitutionResolution } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
 import { eventType } from "../log/log-entry.ts";
 import type { LogReader } from "../log/reader.ts";
@@ -41,7 +47,12 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
   const { orders, reader, trackings, locations, projector, keys, now } = dependencies;
 
   /** Carries out a command on an order that the caller may act on, and shows the order after it. */
-  async function carryOut(method: string, request: { readonly orderId: string; readonly requestId: string }, command: OrderCommand, call: Call) {
+  async function carryOut(
+    method: string,
+    request: { readonly orderId: string; readonly requestId: string },
+    command: OrderCommand,
+    call: Call,
+  ) {
     const { caller } = call;
     const outcome = await orders.transact(
       request.orderId,
@@ -96,7 +107,11 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     return create(DriverSchema, { driverId, vehicleType, ...(sealed && { personal: sealed }) });
   }
 
-  function resolve(method: string, request: { readonly orderId: string; readonly requestId: string; readonly resolutions: readonly SubstitutionResolution[] }, call: Call) {
+  function resolve(
+    method: string,
+    request: { readonly orderId: string; readonly requestId: string; readonly resolutions: readonly SubstitutionResolution[] },
+    call: Call,
+  ) {
     const resolutions = request.resolutions.map(({ substitutionId, approved }) => ({ substitutionId, approved: approved === true }));
     return carryOut(method, request, { type: "ResolveSubstitutions", resolutions }, call);
   }
@@ -104,8 +119,14 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
   return {
     async initTracking(request, call) {
       const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata } = request;
-      const sealed = recipient && (await keys.seal(`customer-${customerId}`, toBinary(RecipientSchema, recipient), sealedContext.recipient(orderId)));
-      return await carryOut("InitTracking", request, { type: "InitTracking", orderId, storeId, customerId, deliveryProvider, items, recipient: sealed, metadata }, call);
+      const sealed =
+        recipient && (await keys.seal(`customer-${customerId}`, toBinary(RecipientSchema, recipient), sealedContext.recipient(orderId)));
+      return await carryOut(
+        "InitTracking",
+        request,
+        { type: "InitTracking", orderId, storeId, customerId, deliveryProvider, items, recipient: sealed, metadata },
+        call,
+      );
     },
 
     async getTracking({ orderId, minPosition }, call) {
@@ -184,7 +205,8 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
 
     async updateStatus(request, call) {
       const { orderId, status, note } = request;
-      if (status === OrderStatus.CANCELLED) return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, reason: note }, call);
+      if (status === OrderStatus.CANCELLED)
+        return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, reason: note }, call);
       if (note === "") return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status }, call);
       const sealed = await keys.seal(await customerOf(orderId), Buffer.from(note), sealedContext.note(orderId));
       return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, note: sealed }, call);
@@ -192,7 +214,12 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
 
     acknowledgeOrder(request, call) {
       const readyAt = request.readyAt && timestampDate(request.readyAt);
-      return carryOut("AcknowledgeOrder", request, { type: "AcknowledgeOrder", accepted: request.accepted ?? true, reason: request.reason, readyAt }, call);
+      return carryOut(
+        "AcknowledgeOrder",
+        request,
+        { type: "AcknowledgeOrder", accepted: request.accepted ?? true, reason: request.reason, readyAt },
+        call,
+      );
     },
 
     updateSubstitutions(request, call) {
@@ -220,18 +247,33 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       if (!driverDetails) throw new Error("validation lets no AssignDriver without driver_details through");
       await customerOf(orderId);
       const driver = await sealDriver(orderId, driverDetails);
-      const job = delivery && create(DeliveryJobSchema, { providerDeliveryId: delivery.providerDeliveryId, trackingUrl: delivery.trackingUrl, ...(delivery.fee && { fee: delivery.fee }) });
-      return await carryOut("AssignDriver", request, { type: "AssignDriver", driver, deliveryProvider, delivery: job, eta: eta && timestampDate(eta) }, call);
+      const job =
+        delivery &&
+        create(DeliveryJobSchema, {
+          providerDeliveryId: delivery.providerDeliveryId,
+          trackingUrl: delivery.trackingUrl,
+          ...(delivery.fee && { fee: delivery.fee }),
+        });
+      return await carryOut(
+        "AssignDriver",
+        request,
+        { type: "AssignDriver", driver, deliveryProvider, delivery: job, eta: eta && timestampDate(eta) },
+        call,
+      );
     },
 
     async updateLocation(request, call) {
       const { orderId, latitude = 0, longitude = 0, headingDeg, speedMps, accuracyM } = request;
       const snapshot = await readOwn(orderId, call);
       if (!takesLocation(snapshot.state)) {
-        throw new Refusal("DRIVER_NOT_ASSIGNED", `order ${orderId} is ${OrderStatus[snapshot.state.status]} and has no driver on the way: assign one first`, {
-          order_id: orderId,
-          current_status: OrderStatus[snapshot.state.status],
-        });
+        throw new Refusal(
+          "DRIVER_NOT_ASSIGNED",
+          `order ${orderId} is ${OrderStatus[snapshot.state.status]} and has no driver on the way: assign one first`,
+          {
+            order_id: orderId,
+            current_status: OrderStatus[snapshot.state.status],
+          },
+        );
       }
       const recordedAt = request.recordedAt ? timestampDate(request.recordedAt) : now();
       await locations.record(orderId, { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt });

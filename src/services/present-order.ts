@@ -40,7 +40,8 @@ export async function presentOrders(orders: readonly Presentable[], caller: Call
   const finished = orders.map((order) => {
     const { state } = order;
     const sees = seesPersonalData(caller, state);
-    const opens = (may: boolean, sealed: Sealed | undefined, context: string): number => (may && sealed ? wanted.push({ sealed, context }) - 1 : -1);
+    const opens = (may: boolean, sealed: Sealed | undefined, context: string): number =>
+      may && sealed ? wanted.push({ sealed, context }) - 1 : -1;
     const recipient = opens(sees.recipient, state.recipient, sealedContext.recipient(state.orderId));
     const proof = opens(sees.recipient, state.proof?.details, sealedContext.proof(state.orderId));
     const driver = opens(sees.driver, state.driver?.personal, sealedContext.driver(state.orderId));

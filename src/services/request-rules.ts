@@ -31,7 +31,9 @@ const RULES: ReadonlyMap<string, Rules> = new Map(
     ),
     rules(AssignDriverRequestSchema, ({ delivery }) => checkMoney("delivery.fee", delivery?.fee)),
     rules(UpdateLocationRequestSchema, ({ recordedAt }, now) => checkNotAhead("recorded_at", recordedAt, now)),
-    rules(MarkDeliveredRequestSchema, ({ proofOfDelivery }, now) => checkNotAhead("proof_of_delivery.delivered_at", proofOfDelivery?.deliveredAt, now)),
+    rules(MarkDeliveredRequestSchema, ({ proofOfDelivery }, now) =>
+      checkNotAhead("proof_of_delivery.delivered_at", proofOfDelivery?.deliveredAt, now),
+    ),
     rules(ListTrackingsRequestSchema, ({ createdFrom, createdBefore }) =>
       createdFrom && createdBefore && timestampMs(createdFrom) >= timestampMs(createdBefore)
         ? [{ field: "created_from", rule: "time.before_created_before", detail: "must be before created_before" }]
@@ -74,7 +76,8 @@ function checkMetadata(field: string, metadata: JsonObject | undefined): Violati
   // Too deep to be measured: JSON.stringify would recurse as deep.
   if (violations.some(({ rule }) => rule === "metadata.depth")) return violations;
   const bytes = Buffer.byteLength(JSON.stringify(metadata));
-  if (bytes > MAX_METADATA_BYTES) violations.push({ field, rule: "metadata.size", detail: `must be at most ${MAX_METADATA_BYTES} bytes as JSON; it is ${bytes}` });
+  if (bytes > MAX_METADATA_BYTES)
+    violations.push({ field, rule: "metadata.size", detail: `must be at most ${MAX_METADATA_BYTES} bytes as JSON; it is ${bytes}` });
   return violations;
 }
 

@@ -17,7 +17,9 @@ const exp = Math.floor(Date.now() / 1000) + 24 * 3600;
 
 /** Verifies without remembering anything between calls. */
 const verify = (keys: KeySource, token: string) =>
-  createTokenVerifier({ keys, issuer: ISSUER, audience: AUDIENCE, clockSkewSeconds: 0, clock: () => new Date(), cacheSize: 1 }).verify(token);
+  createTokenVerifier({ keys, issuer: ISSUER, audience: AUDIENCE, clockSkewSeconds: 0, clock: () => new Date(), cacheSize: 1 }).verify(
+    token,
+  );
 
 const unknownKey = expect.objectContaining({ reason: "UNAUTHENTICATED", message: expect.stringContaining("a key that is not known here") });
 

@@ -59,7 +59,9 @@ describe("the permission table", () => {
   it.each(documentedCells())("lets a %2$s call %1$s as documented: %3$s", (rpc, role, cell) => {
     const caller = owner(role);
     if (cell === "–") {
-      expect(() => checkMethod(caller, rpc)).toThrow(expect.objectContaining({ reason: "PERMISSION_DENIED", metadata: { role, method: rpc } }));
+      expect(() => checkMethod(caller, rpc)).toThrow(
+        expect.objectContaining({ reason: "PERMISSION_DENIED", metadata: { role, method: rpc } }),
+      );
       return;
     }
     expect(() => checkMethod(caller, rpc)).not.toThrow();
@@ -73,7 +75,8 @@ describe("the permission table", () => {
   });
 
   it.each(["ordertrail.v1.OrderTrackingService/None", "constructor", ""])("denies everybody the unknown RPC %j", (rpc) => {
-    for (const [, caller] of callers) expect(() => checkMethod(caller, rpc)).toThrow(expect.objectContaining({ reason: "PERMISSION_DENIED" }));
+    for (const [, caller] of callers)
+      expect(() => checkMethod(caller, rpc)).toThrow(expect.objectContaining({ reason: "PERMISSION_DENIED" }));
   });
 
   it("denies everything to the roles that no token has", () => {
@@ -124,11 +127,15 @@ describe("a list", () => {
 
   it("may name oneself, and any other party, but not another of one's own kind", () => {
     const customer = scopeOf(owners.customer);
-    expect(() => checkFilters(customer, { customerId: "customer-1", storeId: "store-9", provider: DeliveryProvider.DOORDASH })).not.toThrow();
+    expect(() =>
+      checkFilters(customer, { customerId: "customer-1", storeId: "store-9", provider: DeliveryProvider.DOORDASH }),
+    ).not.toThrow();
     expect(() => checkFilters(customer, { customerId: "customer-2" })).toThrow(
       expect.objectContaining({ reason: "PERMISSION_DENIED", metadata: { field: "customer_id" } }),
     );
-    expect(() => checkFilters(scopeOf(owners.store), { storeId: "store-2" })).toThrow(expect.objectContaining({ reason: "PERMISSION_DENIED" }));
+    expect(() => checkFilters(scopeOf(owners.store), { storeId: "store-2" })).toThrow(
+      expect.objectContaining({ reason: "PERMISSION_DENIED" }),
+    );
     expect(() => checkFilters(scopeOf(owners.partner), { provider: DeliveryProvider.DOORDASH })).toThrow(
       expect.objectContaining({ reason: "PERMISSION_DENIED" }),
     );
@@ -140,8 +147,16 @@ describe("personal data", () => {
   const statuses = Object.values(OrderStatus).filter(
     (status): status is OrderStatus => typeof status === "number" && status !== OrderStatus.UNSPECIFIED,
   );
-  const { SUBMITTED, STORE_NOTIFIED, STORE_ACKNOWLEDGED, PICKING_IN_PROGRESS, SUBSTITUTIONS_NEEDED, READY_FOR_PICKUP, DELIVERED, CANCELLED } =
-    OrderStatus;
+  const {
+    SUBMITTED,
+    STORE_NOTIFIED,
+    STORE_ACKNOWLEDGED,
+    PICKING_IN_PROGRESS,
+    SUBSTITUTIONS_NEEDED,
+    READY_FOR_PICKUP,
+    DELIVERED,
+    CANCELLED,
+  } = OrderStatus;
   const beforeDriver: readonly OrderStatus[] = [
     SUBMITTED,
     STORE_NOTIFIED,
@@ -151,20 +166,23 @@ describe("personal data", () => {
     READY_FOR_PICKUP,
   ];
 
-  it.each(statuses.map((status) => [OrderStatus[status], status] as const))("of an order that is %s is shown as documented", (_, status) => {
-    const final = status === DELIVERED || status === CANCELLED;
-    const driverKnown = !beforeDriver.includes(status) && status !== CANCELLED;
-    const seen = Object.fromEntries(callers.map(([role, caller]) => [role, seesPersonalData(caller, { ...order, status })]));
-    expect(seen).toEqual({
-      service: { recipient: true, driver: true },
-      operator: { recipient: true, driver: true },
-      store: { recipient: true, driver: true },
-      customer: { recipient: true, driver: driverKnown },
-      driver: { recipient: !final, driver: true },
-      partner: { recipient: !final, driver: true },
-      auditor: { recipient: false, driver: false },
-    });
-  });
+  it.each(statuses.map((status) => [OrderStatus[status], status] as const))(
+    "of an order that is %s is shown as documented",
+    (_, status) => {
+      const final = status === DELIVERED || status === CANCELLED;
+      const driverKnown = !beforeDriver.includes(status) && status !== CANCELLED;
+      const seen = Object.fromEntries(callers.map(([role, caller]) => [role, seesPersonalData(caller, { ...order, status })]));
+      expect(seen).toEqual({
+        service: { recipient: true, driver: true },
+        operator: { recipient: true, driver: true },
+        store: { recipient: true, driver: true },
+        customer: { recipient: true, driver: driverKnown },
+        driver: { recipient: !final, driver: true },
+        partner: { recipient: !final, driver: true },
+        auditor: { recipient: false, driver: false },
+      });
+    },
+  );
 
   it("of another's order is never shown", () => {
     for (const role of ["customer", "store", "driver", "partner"]) {
@@ -187,5 +205,7 @@ function documentedCells(): [rpc: string, role: string, cell: string][] {
   const head = rows.find(([first]) => first === "RPC") ?? [];
   return rows
     .filter(([first]) => first?.includes("Service/"))
-    .flatMap(([rpc, ...cells]) => cells.map((cell, index) => [`ordertrail.v1.${rpc}`, head[index + 1] ?? "", cell] as [string, string, string]));
+    .flatMap(([rpc, ...cells]) =>
+      cells.map((cell, index) => [`ordertrail.v1.${rpc}`, head[index + 1] ?? "", cell] as [string, string, string]),
+    );
 }

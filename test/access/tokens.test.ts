@@ -123,7 +123,9 @@ describe("a token", () => {
     for (const alg of ["none", "None", "NONE", ""]) {
       await expect(verifier.verify(`${encode({ alg })}.${payload}.`)).rejects.toEqual(refusal(/token/));
     }
-    await expect(verifier.verify(`${encode({ alg: "ES256", kid: issuerKey.publicJwk.kid })}.${payload}.`)).rejects.toEqual(refusal(/signature/));
+    await expect(verifier.verify(`${encode({ alg: "ES256", kid: issuerKey.publicJwk.kid })}.${payload}.`)).rejects.toEqual(
+      refusal(/signature/),
+    );
   });
 
   it("is refused when it brings its own key", async () => {

@@ -85,7 +85,10 @@ describe("ordertrail token", () => {
   });
 
   it.each([
-    ["in production", { NODE_ENV: "production", MONGODB_URL: "mongodb://db/?replicaSet=a", MASTER_KEYS: Buffer.alloc(32).toString("base64") }],
+    [
+      "in production",
+      { NODE_ENV: "production", MONGODB_URL: "mongodb://db/?replicaSet=a", MASTER_KEYS: Buffer.alloc(32).toString("base64") },
+    ],
     ["where tokens come from an issuer", {}],
   ])("is refused %s", async (_, environment) => {
     for (const [name, value] of Object.entries({ ...environment, JWKS_URL: "https://issuer.test/jwks" })) vi.stubEnv(name, value);

@@ -67,7 +67,10 @@ describe("a driver", () => {
 
   it("gives way to another one, booked or assigned", () => {
     const booked = when(orderIn(PICKING_IN_PROGRESS), full, Role.PARTNER).order;
-    expect(when(booked, assign("d-6"), Role.STORE)).toMatchObject({ types: ["driverBooked"], order: { driver: driver("d-6"), eta: undefined } });
+    expect(when(booked, assign("d-6"), Role.STORE)).toMatchObject({
+      types: ["driverBooked"],
+      order: { driver: driver("d-6"), eta: undefined },
+    });
     const assigned = when(orderIn(READY_FOR_PICKUP), full, Role.PARTNER).order;
     const { order, types } = when(assigned, assign("d-6"), Role.PARTNER);
     expect(types).toEqual(["driverAssigned"]);

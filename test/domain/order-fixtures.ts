@@ -10,7 +10,14 @@ import {
   type ProposedSubstitution,
   ProposedSubstitutionSchema,
 } from "../../src/gen/ordertrail/events/v1/order_events_pb.js";
-import { DeliveryProvider, ItemSchema, OrderStatus, Role, type Sealed, SealedSchema } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import {
+  DeliveryProvider,
+  ItemSchema,
+  OrderStatus,
+  Role,
+  type Sealed,
+  SealedSchema,
+} from "../../src/gen/ordertrail/events/v1/values_pb.js";
 
 export const NOW = new Date("2026-03-01T12:00:00Z");
 export const LATER = new Date("2026-03-01T12:30:00Z");
@@ -18,8 +25,10 @@ export const LATER = new Date("2026-03-01T12:30:00Z");
 export const actor = (role: Role): Actor => ({ role, subject: `the-${Role[role]?.toLowerCase()}` });
 export const sealed = (text: string): Sealed =>
   create(SealedSchema, { keyId: new Uint8Array(16), nonce: new Uint8Array(12), ciphertext: new TextEncoder().encode(text) });
-export const item = (itemId: string) => create(ItemSchema, { itemId, name: itemId, quantity: 1, unitPrice: { amountMinor: 129n, currency: "EUR" } });
-export const driver = (driverId: string) => create(DriverSchema, { driverId, vehicleType: "bicycle", personal: sealed(`about ${driverId}`) });
+export const item = (itemId: string) =>
+  create(ItemSchema, { itemId, name: itemId, quantity: 1, unitPrice: { amountMinor: 129n, currency: "EUR" } });
+export const driver = (driverId: string) =>
+  create(DriverSchema, { driverId, vehicleType: "bicycle", personal: sealed(`about ${driverId}`) });
 export const delivery = (providerDeliveryId: string) =>
   create(DeliveryJobSchema, { providerDeliveryId, fee: { amountMinor: 399n, currency: "EUR" } });
 export const proposal = (substitutionId: string, reason = "sold out"): ProposedSubstitution =>
@@ -48,7 +57,12 @@ export const assign = (driverId: string, more: Partial<AssignDriver> = {}): Assi
   ...more,
 });
 export const deliver = (deliveredAt = LATER, proof?: Sealed): OrderCommand => ({ type: "MarkDelivered", deliveredAt, proof });
-export const acknowledge = (accepted: boolean, readyAt?: Date): OrderCommand => ({ type: "AcknowledgeOrder", accepted, reason: "closed", readyAt });
+export const acknowledge = (accepted: boolean, readyAt?: Date): OrderCommand => ({
+  type: "AcknowledgeOrder",
+  accepted,
+  reason: "closed",
+  readyAt,
+});
 export const cancel = (reason = "changed my mind"): OrderCommand => ({ type: "CancelOrder", reason });
 
 const SUBMITTED: Happening = {
@@ -62,7 +76,10 @@ const PICKING: Happening[] = [
   { case: "pickingStarted", value: {} },
 ];
 const READY: Happening[] = [...PICKING, { case: "orderReadied", value: {} }];
-const ASSIGNED: Happening[] = [...READY, { case: "driverAssigned", value: { driver: driver("d-1"), deliveryProvider: DeliveryProvider.UBER } }];
+const ASSIGNED: Happening[] = [
+  ...READY,
+  { case: "driverAssigned", value: { driver: driver("d-1"), deliveryProvider: DeliveryProvider.UBER } },
+];
 const PICKED_UP: Happening[] = [...ASSIGNED, { case: "driverPickupCompleted", value: {} }];
 const IN_TRANSIT: Happening[] = [...PICKED_UP, { case: "transitStarted", value: {} }];
 
@@ -90,13 +107,20 @@ export function orderIn(status: OrderStatus): OrderState {
 
 /** The order after events that one actor brought about. */
 export function fold(state: OrderState | undefined, events: readonly Event[], role: Role): OrderState {
-  const after = events.reduce<OrderState | undefined>((before, event) => evolve(before, event, { actor: actor(role), recordedAt: NOW }), state);
+  const after = events.reduce<OrderState | undefined>(
+    (before, event) => evolve(before, event, { actor: actor(role), recordedAt: NOW }),
+    state,
+  );
   if (!after) throw new Error("an order needs an event");
   return after;
 }
 
 /** The order after a command, and the command's events in short: "pickingStarted", or "pickingStarted*" when inferred. */
-export function when(state: OrderState | undefined, command: OrderCommand, role: Role): { order: OrderState; events: Event[]; types: string[] } {
+export function when(
+  state: OrderState | undefined,
+  command: OrderCommand,
+  role: Role,
+): { order: OrderState; events: Event[]; types: string[] } {
   const events = decide(state, command, actor(role));
   const order = events.length === 0 && state ? state : fold(state, events, role);
   return { order, events, types: events.map((event) => `${event.kind.case}${event.inferred ? "*" : ""}`) };
@@ -118,5 +142,14 @@ export function told({ reason, metadata }: Refusal): { reason: RefusalReason } &
   return { reason, ...metadata };
 }
 
-export const ROLES: readonly Role[] = [Role.SERVICE, Role.CUSTOMER, Role.STORE, Role.DRIVER, Role.PARTNER, Role.AUDITOR, Role.OPERATOR, Role.SYSTEM];
+export const ROLES: readonly Role[] = [
+  Role.SERVICE,
+  Role.CUSTOMER,
+  Role.STORE,
+  Role.DRIVER,
+  Role.PARTNER,
+  Role.AUDITOR,
+  Role.OPERATOR,
+  Role.SYSTEM,
+];
 export const STATUSES: readonly OrderStatus[] = [...UNTIL.keys()];

@@ -2,7 +2,21 @@ import { describe, expect, it } from "vitest";
 import type { OrderCommand } from "../../src/domain/order.ts";
 import { isFinal, MOVES, type Move } from "../../src/domain/order-moves.ts";
 import { OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
-import { acknowledge, answer, assign, cancel, deliver, go, orderIn, propose, ROLES, refusal, STATUSES, told, when } from "./order-fixtures.ts";
+import {
+  acknowledge,
+  answer,
+  assign,
+  cancel,
+  deliver,
+  go,
+  orderIn,
+  propose,
+  ROLES,
+  refusal,
+  STATUSES,
+  told,
+  when,
+} from "./order-fixtures.ts";
 
 const name = (status: OrderStatus | undefined) => (status === undefined ? "as before" : String(OrderStatus[status]));
 
@@ -123,7 +137,9 @@ describe.each(STRICT_ROLES.map((role) => ({ role, title: Role[role] })))("an ord
       } else if (doing.some((candidate) => candidate.from.includes(from) && candidate.to !== undefined)) {
         expect(refusal(order, command, role)).toMatchObject({ reason: "PERMISSION_DENIED", metadata: { role: Role[role] } });
       } else {
-        const possible = MOVES.filter((candidate) => candidate.from.includes(from) && candidate.roles.includes(role) && candidate.to !== from);
+        const possible = MOVES.filter(
+          (candidate) => candidate.from.includes(from) && candidate.roles.includes(role) && candidate.to !== from,
+        );
         const allowed = new Set(possible.flatMap((candidate) => candidate.to ?? []));
         const refused = refusal(order, command, role);
         expect(refused).toMatchObject({
@@ -168,44 +184,49 @@ CANCELLED               .                .                      .          .    
   .split("\n")
   .map((line) => line.trim().split(/ +/));
 
-describe.each([Role.DRIVER, Role.PARTNER].map((role) => ({ role, title: Role[role] })))("an order at the hands of role $title", ({ role }) => {
-  const [targets = [], ...rows] = REPORTS;
-  const cases = rows.flatMap(([from = "", ...outcomes]) => outcomes.map((outcome, column) => ({ from, to: targets[column] ?? "", outcome })));
+describe.each([Role.DRIVER, Role.PARTNER].map((role) => ({ role, title: Role[role] })))(
+  "an order at the hands of role $title",
+  ({ role }) => {
+    const [targets = [], ...rows] = REPORTS;
+    const cases = rows.flatMap(([from = "", ...outcomes]) =>
+      outcomes.map((outcome, column) => ({ from, to: targets[column] ?? "", outcome })),
+    );
 
-  it.each(cases)("in $from answers the report of $to: $outcome", ({ from, to, outcome }) => {
-    const order = orderIn(OrderStatus[from as keyof typeof OrderStatus]);
-    const target = OrderStatus[to as keyof typeof OrderStatus];
-    const commands = target === OrderStatus.DELIVERED ? [go(target), deliver()] : [go(target)];
-    expect(commands.map((command) => outcomeOf(order.status, command, target, role))).toEqual(commands.map(() => outcome));
-  });
+    it.each(cases)("in $from answers the report of $to: $outcome", ({ from, to, outcome }) => {
+      const order = orderIn(OrderStatus[from as keyof typeof OrderStatus]);
+      const target = OrderStatus[to as keyof typeof OrderStatus];
+      const commands = target === OrderStatus.DELIVERED ? [go(target), deliver()] : [go(target)];
+      expect(commands.map((command) => outcomeOf(order.status, command, target, role))).toEqual(commands.map(() => outcome));
+    });
 
-  it.each(STATUSES.map((from) => ({ from, title: name(from) })))("in $title may not bring about what others do", ({ from }) => {
-    const others = [OrderStatus.STORE_NOTIFIED, OrderStatus.STORE_ACKNOWLEDGED, OrderStatus.PICKING_IN_PROGRESS, OrderStatus.CANCELLED];
-    for (const command of [
-      ...others.map((status) => go(status)),
-      cancel(),
-      acknowledge(true),
-      acknowledge(false),
-      propose("s-9"),
-      answer(true, "s-1"),
-    ]) {
-      expect(refusal(orderIn(from), command, role).reason).toBe("PERMISSION_DENIED");
+    it.each(STATUSES.map((from) => ({ from, title: name(from) })))("in $title may not bring about what others do", ({ from }) => {
+      const others = [OrderStatus.STORE_NOTIFIED, OrderStatus.STORE_ACKNOWLEDGED, OrderStatus.PICKING_IN_PROGRESS, OrderStatus.CANCELLED];
+      for (const command of [
+        ...others.map((status) => go(status)),
+        cancel(),
+        acknowledge(true),
+        acknowledge(false),
+        propose("s-9"),
+        answer(true, "s-1"),
+      ]) {
+        expect(refusal(orderIn(from), command, role).reason).toBe("PERMISSION_DENIED");
+      }
+    });
+
+    function outcomeOf(from: OrderStatus, command: OrderCommand, target: OrderStatus, by: Role): string {
+      try {
+        const { order, types } = when(orderIn(from), command, by);
+        if (types.length === 0) return "=";
+        if (types.includes("courierReportRecorded")) return order.status === from ? "." : "moved by a late report";
+        if (order.status !== target) return "moved elsewhere";
+        return types.some((event) => event.endsWith("*")) ? "++" : "+";
+      } catch {
+        const { reason } = refusal(orderIn(from), command, by);
+        return reason === "INVALID_STATUS_TRANSITION" ? "-" : reason === "PERMISSION_DENIED" ? "x" : reason;
+      }
     }
-  });
-
-  function outcomeOf(from: OrderStatus, command: OrderCommand, target: OrderStatus, by: Role): string {
-    try {
-      const { order, types } = when(orderIn(from), command, by);
-      if (types.length === 0) return "=";
-      if (types.includes("courierReportRecorded")) return order.status === from ? "." : "moved by a late report";
-      if (order.status !== target) return "moved elsewhere";
-      return types.some((event) => event.endsWith("*")) ? "++" : "+";
-    } catch {
-      const { reason } = refusal(orderIn(from), command, by);
-      return reason === "INVALID_STATUS_TRANSITION" ? "-" : reason === "PERMISSION_DENIED" ? "x" : reason;
-    }
-  }
-});
+  },
+);
 
 describe("a refusal", () => {
   it("names to a courier the statuses that a report may skip to", () => {

@@ -51,7 +51,10 @@ const command: fc.Arbitrary<OrderCommand> = fc.oneof(
   { weight: 1, arbitrary: fc.constant(cancel()) },
 );
 /** Those who do most of the work come more often. */
-const role = fc.oneof({ weight: 2, arbitrary: fc.constantFrom(Role.OPERATOR, Role.PARTNER) }, { weight: 1, arbitrary: fc.constantFrom(...ROLES) });
+const role = fc.oneof(
+  { weight: 2, arbitrary: fc.constantFrom(Role.OPERATOR, Role.PARTNER) },
+  { weight: 1, arbitrary: fc.constantFrom(...ROLES) },
+);
 
 type Step = (order: OrderState) => readonly [Role, OrderCommand];
 const ONWARDS: ReadonlyMap<OrderStatus, OrderCommand> = new Map<OrderStatus, OrderCommand>([
@@ -73,7 +76,9 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 const life = fc.array(step, { minLength: 10, maxLength: 40 });
 
-const EDGES = new Set(MOVES.flatMap(({ from, to }) => (from.length > 0 ? from : [OrderStatus.UNSPECIFIED]).map((before) => `${before}>${to}`)));
+const EDGES = new Set(
+  MOVES.flatMap(({ from, to }) => (from.length > 0 ? from : [OrderStatus.UNSPECIFIED]).map((before) => `${before}>${to}`)),
+);
 
 /** Lives an order's life, refusals left out; `check` sees the state before and after each command that was taken. */
 function live(
@@ -134,7 +139,8 @@ describe("whatever is asked of an order, in whatever sequence", () => {
   it("what is final stays final, and late reports change nothing else", () => {
     always(({ before, after, events }) => {
       if (isFinal(before.status)) expect(after.status).toBe(before.status);
-      if (events.some(({ kind }) => kind.case === "courierReportRecorded")) expect({ ...after, lateReports: before.lateReports }).toEqual(before);
+      if (events.some(({ kind }) => kind.case === "courierReportRecorded"))
+        expect({ ...after, lateReports: before.lateReports }).toEqual(before);
       expect(new Set(after.lateReports).size).toBe(after.lateReports.length);
     });
   });
@@ -150,7 +156,8 @@ describe("whatever is asked of an order, in whatever sequence", () => {
   it("no role steps beyond what the table gives it, but that a courier's report implies steps of others", () => {
     always(({ role: by, events }) => {
       for (const { kind, inferred } of events) {
-        const expiry = kind.case === "substitutionsResolved" && kind.value.resolutions.every(({ status }) => status === SubstitutionStatus.EXPIRED);
+        const expiry =
+          kind.case === "substitutionsResolved" && kind.value.resolutions.every(({ status }) => status === SubstitutionStatus.EXPIRED);
         if (!inferred && !expiry) expect(MOVES.some((move) => move.event === kind.case && move.roles.includes(by))).toBe(true);
       }
     });

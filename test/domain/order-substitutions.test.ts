@@ -107,7 +107,10 @@ describe("answers", () => {
     const { order, types } = when(asked, answer(false, "s-2"), Role.CUSTOMER);
     expect(types).toEqual(["substitutionsResolved"]);
     expect(order.status).toBe(SUBSTITUTIONS_NEEDED);
-    expect(order.substitutions).toMatchObject([{ status: PROPOSED }, { status: REJECTED, resolvedAt: NOW, resolvedBy: actor(Role.CUSTOMER) }]);
+    expect(order.substitutions).toMatchObject([
+      { status: PROPOSED },
+      { status: REJECTED, resolvedAt: NOW, resolvedBy: actor(Role.CUSTOMER) },
+    ]);
   });
 
   it("let picking go on with the last of them, at once", () => {
@@ -137,7 +140,10 @@ describe("answers", () => {
   });
 
   it("to something never proposed are refused whole", () => {
-    expect(told(refusal(asked, answer(true, "s-1", "s-9"), Role.CUSTOMER))).toEqual({ reason: "SUBSTITUTION_NOT_FOUND", substitution_id: "s-9" });
+    expect(told(refusal(asked, answer(true, "s-1", "s-9"), Role.CUSTOMER))).toEqual({
+      reason: "SUBSTITUTION_NOT_FOUND",
+      substitution_id: "s-9",
+    });
   });
 
   it("that differ from the first are refused whole", () => {
@@ -151,7 +157,10 @@ describe("answers", () => {
 
   it("to a proposal that has run out are refused", () => {
     const ready = when(asked, go(READY_FOR_PICKUP), Role.STORE).order;
-    expect(told(refusal(ready, answer(true, "s-2"), Role.CUSTOMER))).toMatchObject({ reason: "SUBSTITUTION_ALREADY_RESOLVED", status: "EXPIRED" });
+    expect(told(refusal(ready, answer(true, "s-2"), Role.CUSTOMER))).toMatchObject({
+      reason: "SUBSTITUTION_ALREADY_RESOLVED",
+      status: "EXPIRED",
+    });
   });
 
   it("are refused when a proposal is answered twice", () => {

@@ -35,7 +35,9 @@ describe("an order", () => {
       customerId: "customer-7",
       status: OrderStatus.SUBMITTED,
       deliveryProvider: DeliveryProvider.UBER,
-      history: [{ status: OrderStatus.SUBMITTED, previousStatus: OrderStatus.UNSPECIFIED, at: NOW, actor: actor(Role.SERVICE), inferred: false }],
+      history: [
+        { status: OrderStatus.SUBMITTED, previousStatus: OrderStatus.UNSPECIFIED, at: NOW, actor: actor(Role.SERVICE), inferred: false },
+      ],
       substitutions: [],
       items: [item("milk")],
       recipient: sealed("Ada"),
@@ -99,7 +101,12 @@ describe("an order", () => {
   ])("keeps why, by whom and from where it was called off by %s", (_, command) => {
     const { order } = when(orderIn(OrderStatus.READY_FOR_PICKUP), command, Role.CUSTOMER);
     expect(order.status).toBe(OrderStatus.CANCELLED);
-    expect(order.cancellation).toEqual({ reason: "too late", actor: actor(Role.CUSTOMER), at: NOW, previousStatus: OrderStatus.READY_FOR_PICKUP });
+    expect(order.cancellation).toEqual({
+      reason: "too late",
+      actor: actor(Role.CUSTOMER),
+      at: NOW,
+      previousStatus: OrderStatus.READY_FOR_PICKUP,
+    });
     expect(when(order, cancel("for another reason"), Role.STORE).order.cancellation?.reason).toBe("too late");
   });
 

@@ -36,7 +36,15 @@ const LIFE: readonly Step[] = [
       recipient: {
         name: "Ada Example",
         phone: "+4930123456",
-        address: { lines: ["Lindenstraße 1"], city: "Berlin", region: "BE", postal_code: "10969", country: "DE", latitude: 52.5, longitude: 13.4 },
+        address: {
+          lines: ["Lindenstraße 1"],
+          city: "Berlin",
+          region: "BE",
+          postal_code: "10969",
+          country: "DE",
+          latitude: 52.5,
+          longitude: 13.4,
+        },
         instructions: "third floor",
       },
       metadata: { campaign: "autumn", basket: { lines: 1, gift: false } },
@@ -44,8 +52,20 @@ const LIFE: readonly Step[] = [
     leadsTo: "SUBMITTED",
   },
   { by: SERVICE, rpc: "updateStatus", rest: ["PUT", "/status"], body: { status: "STORE_NOTIFIED" }, leadsTo: "STORE_NOTIFIED" },
-  { by: STORE, rpc: "acknowledgeOrder", rest: ["POST", "/acknowledge"], body: { ready_at: "2030-01-01T12:00:00Z" }, leadsTo: "STORE_ACKNOWLEDGED" },
-  { by: STORE, rpc: "updateStatus", rest: ["PUT", "/status"], body: { status: "PICKING_IN_PROGRESS", note: "counter 3" }, leadsTo: "PICKING_IN_PROGRESS" },
+  {
+    by: STORE,
+    rpc: "acknowledgeOrder",
+    rest: ["POST", "/acknowledge"],
+    body: { ready_at: "2030-01-01T12:00:00Z" },
+    leadsTo: "STORE_ACKNOWLEDGED",
+  },
+  {
+    by: STORE,
+    rpc: "updateStatus",
+    rest: ["PUT", "/status"],
+    body: { status: "PICKING_IN_PROGRESS", note: "counter 3" },
+    leadsTo: "PICKING_IN_PROGRESS",
+  },
   {
     by: STORE,
     rpc: "updateSubstitutions",
@@ -66,8 +86,19 @@ const LIFE: readonly Step[] = [
     rpc: "assignDriver",
     rest: ["PUT", "/driver"],
     body: {
-      driver_details: { driver_id: "driver-5", name: "Kim", phone: "+4930654321", vehicle_type: "bicycle", license_plate: "B-X 1", photo_url: "https://example.com/kim.jpg" },
-      delivery: { provider_delivery_id: "del_1", fee: { amount_minor: "590", currency: "EUR" }, tracking_url: "https://example.com/track/1" },
+      driver_details: {
+        driver_id: "driver-5",
+        name: "Kim",
+        phone: "+4930654321",
+        vehicle_type: "bicycle",
+        license_plate: "B-X 1",
+        photo_url: "https://example.com/kim.jpg",
+      },
+      delivery: {
+        provider_delivery_id: "del_1",
+        fee: { amount_minor: "590", currency: "EUR" },
+        tracking_url: "https://example.com/track/1",
+      },
       eta: "2030-01-01T13:00:00Z",
     },
     leadsTo: "DRIVER_ASSIGNED",
@@ -79,20 +110,35 @@ const LIFE: readonly Step[] = [
     body: { latitude: 52.51, longitude: 13.41, heading_deg: 90, speed_mps: 4.5, accuracy_m: 8, recorded_at: "2026-01-01T12:30:00Z" },
     leadsTo: "DRIVER_ASSIGNED",
   },
-  { by: DRIVER, rpc: "updateStatus", rest: ["PUT", "/status"], body: { status: "DRIVER_PICKUP_COMPLETE" }, leadsTo: "DRIVER_PICKUP_COMPLETE" },
+  {
+    by: DRIVER,
+    rpc: "updateStatus",
+    rest: ["PUT", "/status"],
+    body: { status: "DRIVER_PICKUP_COMPLETE" },
+    leadsTo: "DRIVER_PICKUP_COMPLETE",
+  },
   { by: DRIVER, rpc: "updateStatus", rest: ["PUT", "/status"], body: { status: "IN_TRANSIT" }, leadsTo: "IN_TRANSIT" },
   {
     by: DRIVER,
     rpc: "markDelivered",
     rest: ["PUT", "/delivered"],
-    body: { proof_of_delivery: { recipient_name: "Ada Example", photo_url: "https://example.com/door.jpg", note: "at the door", delivered_at: "2026-01-01T13:00:00Z" } },
+    body: {
+      proof_of_delivery: {
+        recipient_name: "Ada Example",
+        photo_url: "https://example.com/door.jpg",
+        note: "at the door",
+        delivered_at: "2026-01-01T13:00:00Z",
+      },
+    },
     leadsTo: "DELIVERED",
   },
 ];
 
 /** Takes a step over REST, and gives the order as REST shows it. */
 async function stepOverRest(app: TestApp, orderId: string, { by, rest: [method, path], body }: Step): Promise<RestBody> {
-  const whole = path.startsWith("/orders") ? { path, body: { ...body, order_id: orderId } } : { path: `/orders/tracking/${orderId}${path}`, body };
+  const whole = path.startsWith("/orders")
+    ? { path, body: { ...body, order_id: orderId } }
+    : { path: `/orders/tracking/${orderId}${path}`, body };
   const answer = await app.rest(by, method, whole.path, whole.body);
   expect(answer, JSON.stringify(answer.body)).toMatchObject({ status: 200 });
   return answer.body.order;
@@ -122,7 +168,13 @@ function prefixed(value: { readonly [field: string]: unknown }): object {
 /** What must be the same whichever door was used. */
 function comparable(value: unknown): unknown {
   return JSON.parse(
-    JSON.stringify(value, (key, inner) => (["order_id", "position", "timestamp", "created_at", "updated_at", "proposed_at", "resolved_at", "recorded_at", "request_id"].includes(key) ? "*" : inner)),
+    JSON.stringify(value, (key, inner) =>
+      ["order_id", "position", "timestamp", "created_at", "updated_at", "proposed_at", "resolved_at", "recorded_at", "request_id"].includes(
+        key,
+      )
+        ? "*"
+        : inner,
+    ),
   );
 }
 
@@ -137,12 +189,21 @@ describe("an order's whole life", () => {
       for (const step of LIFE) {
         order = door === "rest" ? await stepOverRest(app, orderId, step) : await stepOverRpc(app, door, orderId, step);
         expect(order.current_status, `${door}: ${step.rpc}`).toBe(step.leadsTo);
-        if (step.rpc === "updateLocation") expect(order.driver_location).toMatchObject({ latitude: 52.51, longitude: 13.41, heading_deg: 90, speed_mps: 4.5, accuracy_m: 8 });
+        if (step.rpc === "updateLocation")
+          expect(order.driver_location).toMatchObject({
+            latitude: 52.51,
+            longitude: 13.41,
+            heading_deg: 90,
+            speed_mps: 4.5,
+            accuracy_m: 8,
+          });
       }
       const shown = await app.rest(SERVICE, "GET", `/orders/tracking/${orderId}`);
       finals.push(comparable(shown.body));
       const history = await app.rest(SERVICE, "GET", `/orders/tracking/${orderId}/history`);
-      expect(new Set(history.body.events.map((event: RestBody) => event.door))).toEqual(new Set([{ grpc: "GRPC", connect: "CONNECT", "grpc-web": "CONNECT", rest: "REST" }[door]]));
+      expect(new Set(history.body.events.map((event: RestBody) => event.door))).toEqual(
+        new Set([{ grpc: "GRPC", connect: "CONNECT", "grpc-web": "CONNECT", rest: "REST" }[door]]),
+      );
       histories.push(JSON.parse(JSON.stringify(comparable(history.body), (key, inner) => (key === "door" ? "*" : inner))));
     }
     for (const final of finals) expect(final).toEqual(finals[0]);
@@ -159,7 +220,15 @@ describe("an order's whole life", () => {
       eta: "2030-01-01T13:00:00Z",
       ready_at: "2030-01-01T12:00:00Z",
       proof_of_delivery: LIFE.at(-1)?.body["proof_of_delivery"],
-      substitutions: [{ substitution_id: "s-1", status: "APPROVED", original_item: apples, replacement_item: pears, resolved_by: { role: "CUSTOMER", subject: "customer-3" } }],
+      substitutions: [
+        {
+          substitution_id: "s-1",
+          status: "APPROVED",
+          original_item: apples,
+          replacement_item: pears,
+          resolved_by: { role: "CUSTOMER", subject: "customer-3" },
+        },
+      ],
     });
     expect(finals[0]).toHaveProperty("status_history.3.note", "counter 3");
     expect(finals[0]).not.toHaveProperty("driver_location");
@@ -194,7 +263,11 @@ describe("an order's whole life", () => {
     ] as const) {
       const theirs = await app.rest(stranger, method, `/orders/tracking/theirs${suffix}`, body);
       const none = await app.rest(stranger, method, `/orders/tracking/absent${suffix}`, body);
-      const unnamed = (value: unknown) => JSON.stringify(value).replaceAll("theirs", "ID").replaceAll("absent", "ID").replace(/"timestamp":"[^"]*"/, "");
+      const unnamed = (value: unknown) =>
+        JSON.stringify(value)
+          .replaceAll("theirs", "ID")
+          .replaceAll("absent", "ID")
+          .replace(/"timestamp":"[^"]*"/, "");
       expect(theirs.status).toBe(404);
       expect(unnamed(theirs)).toBe(unnamed(none));
     }
@@ -221,11 +294,24 @@ describe("an order's whole life", () => {
     const everything = [];
     const db = app.database.db(app.databaseName);
     for (const { name } of await db.listCollections().toArray()) {
-      for await (const document of db.collection(name).find({}, { raw: true })) everything.push((document as unknown as Buffer).toString("latin1"));
+      for await (const document of db.collection(name).find({}, { raw: true }))
+        everything.push((document as unknown as Buffer).toString("latin1"));
     }
     const stored = Buffer.from(everything.join("\n"), "latin1").toString("utf8");
     expect(stored).toContain("private");
-    for (const personal of ["Ada", "+4930123456", "Lindenstra", "third floor", "Kim", "+4930654321", "B-X 1", "kim.jpg", "door.jpg", "at the door", "counter 3"]) {
+    for (const personal of [
+      "Ada",
+      "+4930123456",
+      "Lindenstra",
+      "third floor",
+      "Kim",
+      "+4930654321",
+      "B-X 1",
+      "kim.jpg",
+      "door.jpg",
+      "at the door",
+      "counter 3",
+    ]) {
       expect(stored, personal).not.toContain(personal);
       expect(app.log.join("\n"), personal).not.toContain(personal);
     }

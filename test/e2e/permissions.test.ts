@@ -40,7 +40,11 @@ const DECIDED_BY_THE_STATE_TABLE: readonly Code[] = [Code.FailedPrecondition, Co
 type Call = { readonly caller: TestCaller; readonly method: DescMethodUnary; readonly request: JsonObject };
 
 /** "ok", or the code of the error and the message. */
-async function outcomeOf(app: TestApp, door: "grpc" | "connect", { caller, method, request }: Call): Promise<{ readonly code: Code | "ok"; readonly message: string }> {
+async function outcomeOf(
+  app: TestApp,
+  door: "grpc" | "connect",
+  { caller, method, request }: Call,
+): Promise<{ readonly code: Code | "ok"; readonly message: string }> {
   try {
     await app.transport(door, caller).unary(method, undefined, undefined, undefined, fromJson(method.input, request));
     return { code: "ok", message: "" };
@@ -51,7 +55,11 @@ async function outcomeOf(app: TestApp, door: "grpc" | "connect", { caller, metho
 }
 
 /** A new order of somebody's, with a driver booked. */
-async function makeOrder(app: TestApp, orderId: string, party: { customerId: string; storeId: string; deliveryProvider: 1 | 2; driverId: string }): Promise<void> {
+async function makeOrder(
+  app: TestApp,
+  orderId: string,
+  party: { customerId: string; storeId: string; deliveryProvider: 1 | 2; driverId: string },
+): Promise<void> {
   const tracking = app.client(OrderTrackingService, "grpc", { role: Role.SERVICE, subject: "checkout" });
   const { driverId, ...rest } = party;
   await tracking.initTracking({ orderId, ...rest });
@@ -77,7 +85,11 @@ describe("every RPC by every role", () => {
         }
         // The role may call it: whether the order may be moved so is then for the state table, which may forbid it to this role.
         if (own.code === Code.PermissionDenied) expect(own.message, name).toContain(`role ${role} may not `);
-        else expect(own.code === "ok" || DECIDED_BY_THE_STATE_TABLE.includes(own.code) || own.message.includes("substitution_id"), `${name}: ${own.message}`).toBe(true);
+        else
+          expect(
+            own.code === "ok" || DECIDED_BY_THE_STATE_TABLE.includes(own.code) || own.message.includes("substitution_id"),
+            `${name}: ${own.message}`,
+          ).toBe(true);
         if (OWNERS.includes(caller.role) && rpc !== "listTrackings") expect(other.code, name).toBe(Code.NotFound);
         else expect(other.code, name).toBe(own.code);
       }
@@ -98,18 +110,21 @@ describe("every RPC by every role", () => {
     }
   });
 
-  it.each(["listProjections", "rebuildProjection", "verifyProjection"] as const)("opens %s to those who look after the system only", async (rpc) => {
-    await using app = await startTestApp();
-    for (const caller of CALLERS) {
-      const operations = app.client(OperationsService, "grpc", caller);
-      const call = async () => {
-        if (rpc === "listProjections") return await operations.listProjections({});
-        for await (const _ of operations[rpc]({ name: "order_tracking" })) continue;
-        return undefined;
-      };
-      const allowed = caller.role === Role.OPERATOR || (caller.role === Role.AUDITOR && rpc !== "rebuildProjection");
-      if (allowed) await call();
-      else await expect(call(), Role[caller.role]).rejects.toMatchObject({ code: Code.PermissionDenied });
-    }
-  });
+  it.each(["listProjections", "rebuildProjection", "verifyProjection"] as const)(
+    "opens %s to those who look after the system only",
+    async (rpc) => {
+      await using app = await startTestApp();
+      for (const caller of CALLERS) {
+        const operations = app.client(OperationsService, "grpc", caller);
+        const call = async () => {
+          if (rpc === "listProjections") return await operations.listProjections({});
+          for await (const _ of operations[rpc]({ name: "order_tracking" }));
+          return undefined;
+        };
+        const allowed = caller.role === Role.OPERATOR || (caller.role === Role.AUDITOR && rpc !== "rebuildProjection");
+        if (allowed) await call();
+        else await expect(call(), Role[caller.role]).rejects.toMatchObject({ code: Code.PermissionDenied });
+      }
+    },
+  );
 });

@@ -118,7 +118,9 @@ describe("personal keys", () => {
     await using database = await testDatabase();
     const newer = randomBytes(32).toString("base64");
     const sealed = await keysOf(database.db).seal("customer-1", ada, "order-1/recipient");
-    expect(text(await keysOf(database.db, parseMasterKeys(`${newer},${masterKeyText}`)).open(sealed, "order-1/recipient"))).toBe("Ada Lovelace");
+    expect(text(await keysOf(database.db, parseMasterKeys(`${newer},${masterKeyText}`)).open(sealed, "order-1/recipient"))).toBe(
+      "Ada Lovelace",
+    );
     await expect(keysOf(database.db, parseMasterKeys(newer)).open(sealed, "order-1/recipient")).rejects.toThrow(masterKeys.newest.id);
   });
 

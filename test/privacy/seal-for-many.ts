@@ -13,7 +13,9 @@ process.stdout.write("ready\n");
 await once(process.stdin, "data");
 const sealed = await Promise.all(
   Array.from({ length: Number(people) }, (_, person) =>
-    Promise.all(Array.from({ length: Number(times) }, () => makeKeys().seal(`customer-${person}`, Buffer.from("Ada"), "order-1/recipient"))),
+    Promise.all(
+      Array.from({ length: Number(times) }, () => makeKeys().seal(`customer-${person}`, Buffer.from("Ada"), "order-1/recipient")),
+    ),
   ),
 );
 process.stdout.write(`${JSON.stringify(sealed.map((group) => group.map(({ keyId }) => Buffer.from(keyId).toString("hex"))))}\n`);
