@@ -1,4 +1,4 @@
-import { MongoClient } from "mongodb";
+import type { MongoClient } from "mongodb";
 import type { Logger } from "pino";
 import { fileKeys, remoteKeys } from "./access/key-source.ts";
 import { createDevelopmentKeys, developmentKeyFile } from "./access/keys.ts";
@@ -14,6 +14,7 @@ import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js"
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createAppender } from "./log/appender.ts";
 import { ensureLogIndexes } from "./log/indexes.ts";
+import { createLogClient } from "./log/log-client.ts";
 import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
 import { createDevelopmentMasterKeys } from "./privacy/master-key.ts";
@@ -33,7 +34,6 @@ export type App = {
 };
 
 const MAX_RESPONSE_BYTES = 32 * 1024 * 1024;
-const SERVER_SELECTION_MS = 5000;
 const PATIENCE_MS = 8000;
 const LEASE_MS = 10_000;
 const CACHED_ORDERS = 20_000;
@@ -114,7 +114,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
 }
 
 async function connect(url: string): Promise<MongoClient> {
-  const client = new MongoClient(url, { appName: "ordertrail", retryWrites: true, serverSelectionTimeoutMS: SERVER_SELECTION_MS });
+  const client = createLogClient(url);
   try {
     await client.connect();
     return client;

@@ -217,7 +217,9 @@ export class ConfigError extends Error {
   override readonly name = "ConfigError";
 
   constructor(problems: readonly string[]) {
-    super(`the configuration needs ${problems.length === 1 ? "a correction" : `${problems.length} corrections`}:\n  ${problems.join("\n  ")}`);
+    super(
+      `the configuration needs ${problems.length === 1 ? "a correction" : `${problems.length} corrections`}:\n  ${problems.join("\n  ")}`,
+    );
   }
 }
 
@@ -239,17 +241,17 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
 }
 
 function readSetting<T>({ name, default: byDefault, parse }: Parsed<T>, environment: NodeJS.ProcessEnv): T | undefined {
-  const text = valueOf(environment, name) ?? byDefault;
+  const text = textOf(environment, name) ?? byDefault;
   return text === undefined ? undefined : parse(text);
 }
 
 /** Compose files pass on what is not set as an empty string: it counts as not set. */
-function valueOf(environment: NodeJS.ProcessEnv, name: string): string | undefined {
+function textOf(environment: NodeJS.ProcessEnv, name: string): string | undefined {
   return environment[name]?.trim() || undefined;
 }
 
 function contradictions(environment: NodeJS.ProcessEnv, values: Partial<Values>): string[] {
-  const isSet = (name: string) => valueOf(environment, name) !== undefined;
+  const isSet = (name: string) => textOf(environment, name) !== undefined;
   const problems = VARIABLES.flatMap(({ requiredInProduction, example }) =>
     values.production && requiredInProduction && !requiredInProduction.some(isSet)
       ? [`${requiredInProduction.join(" or ")} must be set in production; for example ${example}`]

@@ -1,6 +1,8 @@
 import { Command, CommanderError } from "commander";
 import { registerDemo } from "./cli/demo.ts";
 import { EXIT, EXIT_CODES_HELP } from "./cli/exit-codes.ts";
+import { registerLog } from "./cli/log.ts";
+import { registerProjections } from "./cli/projections.ts";
 import { registerStart } from "./cli/start.ts";
 import { registerStatus } from "./cli/status.ts";
 import { registerToken } from "./cli/token.ts";
@@ -11,9 +13,8 @@ const program = new Command("ordertrail")
   .helpCommand(false)
   .exitOverride();
 
-for (const register of [registerStart, registerStatus, registerToken, registerDemo]) register(program);
-for (const command of program.commands) command.exitOverride().addHelpText("after", EXIT_CODES_HELP);
-program.addHelpText("after", EXIT_CODES_HELP);
+for (const register of [registerStart, registerStatus, registerToken, registerDemo, registerProjections, registerLog]) register(program);
+program.addHelpText("afterAll", EXIT_CODES_HELP);
 
 try {
   await program.parseAsync();

@@ -26,7 +26,12 @@ describe("loadConfig", () => {
   });
 
   it("reads every value", () => {
-    const config = loadConfig({ ...PRODUCTION, ROLES: "projector", CORS_ORIGINS: "https://a.example, http://localhost:3000", HTTP_PORT: "0" });
+    const config = loadConfig({
+      ...PRODUCTION,
+      ROLES: "projector",
+      CORS_ORIGINS: "https://a.example, http://localhost:3000",
+      HTTP_PORT: "0",
+    });
     expect(config).toMatchObject({
       production: true,
       mongodbUrl: PRODUCTION.MONGODB_URL,
@@ -39,7 +44,9 @@ describe("loadConfig", () => {
   });
 
   it("names all that is wrong at once, and how it would be right", () => {
-    expect(problemsOf({ GRPC_PORT: "high", HTTP_PORT: "65536", ROLES: "api,cook", CORS_ORIGINS: "https://a.example/path", LOG_LEVEL: "loud" })).toEqual([
+    expect(
+      problemsOf({ GRPC_PORT: "high", HTTP_PORT: "65536", ROLES: "api,cook", CORS_ORIGINS: "https://a.example/path", LOG_LEVEL: "loud" }),
+    ).toEqual([
       'ROLES is "cook", but must be api or projector; for example api,projector',
       'GRPC_PORT is "high", but must be a whole number from 0 to 65535; for example 50051',
       'HTTP_PORT is "65536", but must be a whole number from 0 to 65535; for example 8080',
@@ -49,7 +56,11 @@ describe("loadConfig", () => {
   });
 
   it("demands in production what is made up in development", () => {
-    expect(problemsOf({ NODE_ENV: "production" }).map((problem) => problem.split(" must")[0])).toEqual(["MONGODB_URL", "JWKS_URL", "MASTER_KEYS or MASTER_KEYS_FILE"]);
+    expect(problemsOf({ NODE_ENV: "production" }).map((problem) => problem.split(" must")[0])).toEqual([
+      "MONGODB_URL",
+      "JWKS_URL",
+      "MASTER_KEYS or MASTER_KEYS_FILE",
+    ]);
     expect(loadConfig(PRODUCTION).production).toBe(true);
   });
 

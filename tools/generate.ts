@@ -13,6 +13,8 @@ const GEN = join("src", "gen");
 
 const GOOGLE_PROTOS = join(ROOT, "node_modules", "google-gax", "build", "protos");
 const FROM_GOOGLE = ["google/api/annotations.proto", "google/api/http.proto", "google/rpc/error_details.proto", "google/rpc/status.proto"];
+/** Described by reflection, for clients of the health service. */
+const HEALTH_PROTO = join(ROOT, "node_modules", "grpc-health-check", "proto", "health", "v1", "health.proto");
 
 /** The source distribution on PyPI whose schema is the one that npm's @bufbuild/protovalidate 1.3.0 was made of. */
 const PROTOVALIDATE = {
@@ -26,6 +28,8 @@ function fetchProtos(): void {
     mkdirSync(dirname(join(PROTOS, proto)), { recursive: true });
     cpSync(join(GOOGLE_PROTOS, proto), join(PROTOS, proto));
   }
+  mkdirSync(join(PROTOS, "grpc/health/v1"), { recursive: true });
+  cpSync(HEALTH_PROTO, join(PROTOS, "grpc/health/v1/health.proto"));
   const mark = join(PROTOS, `.${PROTOVALIDATE.name}`);
   if (!existsSync(mark)) {
     fetchProtovalidate();

@@ -20,7 +20,9 @@ function fail(text) {
 
 /** Tells whether node_modules was made of this package-lock.json. */
 function stampOfLock() {
-  return createHash("sha256").update(readFileSync(join(ROOT, "package-lock.json"))).digest("hex");
+  return createHash("sha256")
+    .update(readFileSync(join(ROOT, "package-lock.json")))
+    .digest("hex");
 }
 
 function installDependencies(stamp) {
@@ -30,7 +32,8 @@ function installDependencies(stamp) {
   const args = ["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"];
   const { status } = spawnSync("npm", args, { cwd: ROOT, stdio: ["ignore", 2, 2], shell: process.platform === "win32" });
   if (status !== 0) fail("npm ci failed (above): check the network and npm's registry, then try again");
-  if (!existsSync(OWN_NODE)) fail("npm ci made no node_modules/.bin/node: npm must be allowed to run install scripts (npm config get ignore-scripts)");
+  if (!existsSync(OWN_NODE))
+    fail("npm ci made no node_modules/.bin/node: npm must be allowed to run install scripts (npm config get ignore-scripts)");
   writeFileSync(STAMP, stamp);
   say(`dependencies installed in ${Math.round((Date.now() - startedAt) / 1000)} s`);
 }

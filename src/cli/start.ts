@@ -94,6 +94,21 @@ function withoutPassword(url: string): string {
   return url.replace(/\/\/[^@/]*@/, "//***@");
 }
 
+async function welcome(config: Config, addresses: InstanceAddresses): Promise<string> {
+  const { grpc, http, mongodb, nats } = addresses;
+  return `
+Ordertrail is ready.
+
+  gRPC           ${grpc}
+  Connect, REST  ${http}
+  MongoDB        ${mongodb}
+  NATS           ${nats}
+${config.jwksUrl ? "" : await firstSteps(config, addresses)}
+Ctrl-C ends it; the data stays in ${config.dataDir}.
+
+`;
+}
+
 const ORDERTRAIL = "npm run -s ordertrail --";
 const OPERATOR_TOKEN = `$(${ORDERTRAIL} token --role operator --subject me)`;
 const FIRST_ORDER = JSON.stringify({
@@ -104,35 +119,23 @@ const FIRST_ORDER = JSON.stringify({
   request_id: "first",
 });
 
-async function welcome(config: Config, { grpc, http, mongodb, nats }: InstanceAddresses): Promise<string> {
-  return `
-Ordertrail is ready.
-
-  gRPC           ${grpc}
-  Connect, REST  ${http}
-  MongoDB        ${mongodb}
-  NATS           ${nats}
-${await tokenLines(config)}
-A first order over gRPC, the same order over REST, and a whole life at once:
-
-  grpcurl -plaintext -H "Authorization: Bearer ${OPERATOR_TOKEN}" -d '${FIRST_ORDER}' ${grpc} ordertrail.v1.OrderTrackingService/InitTracking
-  curl -s -H "Authorization: Bearer ${OPERATOR_TOKEN}" ${http}/orders/tracking/first-order
-  ${ORDERTRAIL} demo
-
-Ctrl-C ends it; the data stays in ${config.dataDir}.
-
-`;
-}
-
-/** A token for each role, when it is this instance that issues them. */
-async function tokenLines(config: Config): Promise<string> {
-  if (config.jwksUrl) return "";
+/** A token for each role, and commands to copy: for an instance that issues its own tokens. */
+async function firstSteps(config: Config, { grpc, http }: InstanceAddresses): Promise<string> {
   const keys = await createDevelopmentKeys(config.dataDir);
-  const lines = TOKEN_ROLES.map(roleName).map(async (role) => {
+  const tokens = TOKEN_ROLES.map(roleName).map(async (role) => {
     const subject = role === "partner" ? "uber" : `${role}-1`;
     const storeId = role === "store" ? "store-1" : undefined;
     const token = await issueDevelopmentToken(keys, config, { role, subject, storeId, expiresInSeconds: TOKEN_SECONDS });
     return `  ${`${role} (${subject})`.padEnd(24)} ${token}\n`;
   });
-  return `\nA token for each role, valid for 12 hours:\n\n${(await Promise.all(lines)).join("")}`;
+  return `
+A token for each role, valid for 12 hours:
+
+${(await Promise.all(tokens)).join("")}
+A first order over gRPC, the same order over REST, and a whole life at once:
+
+  grpcurl -plaintext -H "Authorization: Bearer ${OPERATOR_TOKEN}" -d '${FIRST_ORDER}' ${grpc} ordertrail.v1.OrderTrackingService/InitTracking
+  curl -s -H "Authorization: Bearer ${OPERATOR_TOKEN}" ${http}/orders/tracking/first-order
+  ${ORDERTRAIL} demo
+`;
 }

@@ -1,17 +1,32 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, Message } from "@bufbuild/protobuf";
-import { ConnectError, type ContextValues, createConnectRouter, createContextKey, createContextValues, type HandlerContext } from "@connectrpc/connect";
+import {
+  ConnectError,
+  type ContextValues,
+  createConnectRouter,
+  createContextKey,
+  createContextValues,
+  type HandlerContext,
+} from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
-import { compressionBrotli, compressionGzip, universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
+import {
+  compressionBrotli,
+  compressionGzip,
+  universalRequestFromNodeRequest,
+  universalResponseToNodeResponse,
+} from "@connectrpc/connect-node";
 import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
-import { type Dispatcher, type Incoming } from "./dispatch.ts";
+import { whenAborted } from "./deadline.ts";
+import type { Dispatcher, Incoming } from "./dispatch.ts";
 import { errorDetails, toCallFailure } from "./errors.ts";
 
 export type ConnectDoorOptions = {
   readonly dispatcher: Dispatcher;
   /** Larger messages are refused with RESOURCE_EXHAUSTED. */
   readonly maxRequestBytes: number;
+  /** A larger answer becomes RESOURCE_EXHAUSTED. */
+  readonly maxResponseBytes: number;
   /** Streams end with its reason when it aborts. */
   readonly stopping: AbortSignal;
 };
@@ -34,16 +49,18 @@ const TRACE_ID = createContextKey("", { description: "trace id" });
 const PEER = createContextKey("", { description: "address of the caller" });
 
 /** The dispatcher's services as Connect, gRPC-Web and gRPC serve them. */
-export function createConnectDoor({ dispatcher, maxRequestBytes, stopping }: ConnectDoorOptions): ConnectDoor {
+export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping }: ConnectDoorOptions): ConnectDoor {
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     readMaxBytes: maxRequestBytes,
+    writeMaxBytes: maxResponseBytes,
     jsonOptions: { ignoreUnknownFields: false },
   });
   for (const { methods } of dispatcher.services) {
     for (const method of methods) {
       if (isUnary(method)) router.rpc(method, (message, context) => answerUnary(dispatcher, method, message, context));
-      else if (isServerStreaming(method)) router.rpc(method, (message, context) => answerStream(dispatcher, method, message, context, stopping));
+      else if (isServerStreaming(method))
+        router.rpc(method, (message, context) => answerStream(dispatcher, method, message, context, stopping));
       else throw new Error(`${method.parent.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
     }
   }
@@ -54,7 +71,9 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, stopping }: Con
       const handler = handlers.get(path);
       if (!handler) return false;
       checkProtocol(handler, request);
-      const contextValues = createContextValues().set(TRACE_ID, traceId).set(PEER, request.socket.remoteAddress ?? "");
+      const contextValues = createContextValues()
+        .set(TRACE_ID, traceId)
+        .set(PEER, request.socket.remoteAddress ?? "");
       await universalResponseToNodeResponse(await handler(universalRequestOf(request, response, contextValues)), response);
       return true;
     },
@@ -79,7 +98,13 @@ async function answerUnary(dispatcher: Dispatcher, method: DescMethod, message: 
   }
 }
 
-async function* answerStream(dispatcher: Dispatcher, method: DescMethod, message: Message, context: HandlerContext, stopping: AbortSignal): AsyncGenerator<Message> {
+async function* answerStream(
+  dispatcher: Dispatcher,
+  method: DescMethod,
+  message: Message,
+  context: HandlerContext,
+  stopping: AbortSignal,
+): AsyncGenerator<Message> {
   const incoming = incomingOf(context, AbortSignal.any([context.signal, stopping]));
   try {
     yield* dispatcher.stream(method, () => ({ message }), incoming);
@@ -89,13 +114,12 @@ async function* answerStream(dispatcher: Dispatcher, method: DescMethod, message
 }
 
 function incomingOf({ requestHeader, timeoutMs, values }: HandlerContext, signal: AbortSignal): Incoming {
-  const remainingMs = timeoutMs();
   return {
     door: Door.CONNECT,
     authorization: requestHeader.get("authorization") ?? undefined,
     traceId: values.get(TRACE_ID),
-    signal,
-    deadline: remainingMs === undefined ? undefined : new Date(Date.now() + remainingMs),
+    whenEnded: whenAborted(signal),
+    timeoutMs: timeoutMs(),
     peer: values.get(PEER),
   };
 }
@@ -106,10 +130,16 @@ function toConnectError(thrown: unknown, { traceId }: Incoming): ConnectError {
 }
 
 function checkProtocol({ allowedMethods, supportedContentType }: UniversalHandler, { method = "", headers }: IncomingMessage): void {
-  if (!allowedMethods.includes(method)) throw new Refusal("METHOD_NOT_ALLOWED", `${method} is not for this path; use ${allowedMethods.join(" or ")}`, { allow: allowedMethods.join(", ") });
+  if (!allowedMethods.includes(method))
+    throw new Refusal("METHOD_NOT_ALLOWED", `${method} is not for this path; use ${allowedMethods.join(" or ")}`, {
+      allow: allowedMethods.join(", "),
+    });
   const contentType = headers["content-type"] ?? "";
   if (method === "POST" && !supportedContentType(contentType)) {
-    throw new Refusal("UNSUPPORTED_MEDIA_TYPE", "the content type is of no protocol that this RPC speaks; send application/json for Connect");
+    throw new Refusal(
+      "UNSUPPORTED_MEDIA_TYPE",
+      "the content type is of no protocol that this RPC speaks; send application/json for Connect",
+    );
   }
 }
 

@@ -1,38 +1,66 @@
 import { Refusal } from "../domain/refusal.ts";
 
-/** A call's signal, which ends with what ends it: the deadline, or the signal of its door. */
+/** Calls its argument, with the reason, when a call is to end before it is answered. Does so at most a few times. */
+export type WhenEnded = (end: (reason: unknown) => void) => void;
+
+/** What a call ends with whose caller hears no answer any more. */
+export const CALLER_LEFT = new Refusal("CANCELLED", "the caller went away");
+
+/** The time for which a call may go on. */
 export type CallScope = Disposable & {
-  /** Aborts with a Refusal DEADLINE_EXCEEDED, or with the reason of the door's signal. */
+  /** Aborts with a Refusal DEADLINE_EXCEEDED, or with the reason for which the door ends the call. */
   readonly signal: AbortSignal;
   /** Settles as `work` does, or rejects with the signal's reason as soon as it aborts, whether or not the work heeds it. */
   race<Result>(work: Promise<Result>): Promise<Result>;
 };
 
-/** Opens a scope that ends at `deadline` (never, if absent) or when `outer` aborts. Disposing of it ends the watch, not the work. */
-export function openScope(outer: AbortSignal, deadline: Date | undefined, now: Date): CallScope {
+/** Longer ones fire at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/**
+ * Opens the scope of a call that ends after `timeoutMs` (never, if absent) or when the door says so. When it is disposed
+ * of, the call is over, and its signal aborts no more.
+ */
+export function openScope(whenEnded: WhenEnded, timeoutMs: number | undefined): CallScope {
   const controller = new AbortController();
   const { signal } = controller;
-  const leave = () => controller.abort(outer.reason);
-  if (outer.aborted) leave();
-  else outer.addEventListener("abort", leave, { once: true });
-  const timer = deadline && setTimeout(() => controller.abort(deadlineExceeded()), Math.max(0, deadline.getTime() - now.getTime()));
+  let isOver = false;
+  // A listener of the signal would do; this costs a tenth, at every call.
+  let giveUp: ((reason: unknown) => void) | undefined;
+  const end = (reason: unknown) => {
+    if (isOver || signal.aborted) return;
+    controller.abort(reason);
+    giveUp?.(reason);
+  };
+  const timer = timeoutMs === undefined ? undefined : setTimeout(() => end(deadlineExceeded()), Math.min(timeoutMs, MAX_TIMER_MS));
+  whenEnded(end);
 
   return {
     signal,
     race: (work) =>
       new Promise((resolve, reject) => {
-        const giveUp = () => reject(signal.reason);
-        if (signal.aborted) giveUp();
-        else signal.addEventListener("abort", giveUp, { once: true });
+        if (signal.aborted) reject(signal.reason);
+        giveUp = reject;
         work.then(resolve, reject);
       }),
     [Symbol.dispose]() {
+      isOver = true;
       clearTimeout(timer);
-      outer.removeEventListener("abort", leave);
     },
   };
 }
 
+/** The end of a signal, for a call that is to end with it. */
+export function whenAborted(signal: AbortSignal): WhenEnded {
+  return (end) => {
+    if (signal.aborted) end(signal.reason);
+    else signal.addEventListener("abort", () => end(signal.reason), { once: true });
+  };
+}
+
 function deadlineExceeded(): Refusal {
-  return new Refusal("DEADLINE_EXCEEDED", "the deadline passed before the answer was there: a command may have been carried out all the same, so send it again with the same request_id");
+  return new Refusal(
+    "DEADLINE_EXCEEDED",
+    "the deadline passed before the answer was there: a command may have been carried out all the same, so send it again with the same request_id",
+  );
 }

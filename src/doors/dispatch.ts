@@ -1,16 +1,17 @@
 import { randomUUID } from "node:crypto";
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
-import { pathToString } from "@bufbuild/protobuf/reflect";
-import { createValidator, type Validator } from "@bufbuild/protovalidate";
 import type { Logger } from "pino";
 import { checkMethod } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
-import { Refusal, type Violation } from "../domain/refusal.ts";
+import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { AnyHandler, Call, ServedService } from "../services/call.ts";
-import { checkRequest } from "../services/request-rules.ts";
-import { type CallScope, openScope } from "./deadline.ts";
-import { type CallFailure, toCallFailure, violationsMessage } from "./errors.ts";
+import { CALLER_LEFT, type CallScope, openScope, type WhenEnded } from "./deadline.ts";
+import { type CallFailure, toCallFailure } from "./errors.ts";
+import { createRequestChecker, type Decoded } from "./request-checker.ts";
+
+/** The header that identifies a call, in requests and answers. */
+export const REQUEST_ID_HEADER = "x-request-id";
 
 /** What a door knows of a call besides the request. */
 export type Incoming = {
@@ -19,19 +20,12 @@ export type Incoming = {
   readonly authorization?: string | undefined;
   /** Identifies the call in logs, events and answers; made by `traceIdOf`. */
   readonly traceId: string;
-  /** Aborts when the caller leaves or the server shuts down, with what the call is to fail with. */
-  readonly signal: AbortSignal;
-  /** By when the caller wants the answer, if they said. */
-  readonly deadline?: Date | undefined;
+  /** Tells when the caller leaves or the server shuts down, with what the call is to fail with. */
+  readonly whenEnded: WhenEnded;
+  /** For how long the caller waits for the answer, if they said. */
+  readonly timeoutMs?: number | undefined;
   /** Where the call comes from, for the log. */
   readonly peer: string;
-};
-
-/** A request as a door read it. */
-export type Decoded = {
-  readonly message: Message;
-  /** What the door found broken already; what could be read is in the message. */
-  readonly violations?: readonly Violation[];
 };
 
 /** Reads the request; what it throws refuses the call. */
@@ -68,21 +62,19 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const { verifyToken, logger, clock, defaultDeadlineMs, maxDeadlineMs } = options;
   const services = options.services.map(({ desc }) => desc);
   const endpoints = endpointsOf(options.services);
-  const validator = createWarmValidator(services);
-
-  function unaryDeadline({ deadline }: Incoming, now: Date): Date {
-    const wanted = deadline?.getTime() ?? now.getTime() + defaultDeadlineMs;
-    return new Date(Math.min(wanted, now.getTime() + maxDeadlineMs));
-  }
+  const checkRequest = createRequestChecker(services, clock);
 
   /** The caller and the request, once both are found good. */
-  async function admit({ name }: Endpoint, method: DescMethod, read: ReadRequest, authorization: string | undefined): Promise<{ caller: Caller; request: Message }> {
+  async function admit(
+    { name }: Endpoint,
+    method: DescMethod,
+    read: ReadRequest,
+    authorization: string | undefined,
+  ): Promise<{ caller: Caller; request: Message }> {
     const caller = await verifyToken(bearerToken(authorization));
     checkMethod(caller, name);
-    const { message, violations = [] } = await read();
-    const broken = [...violations, ...newViolations(violations, [...checkSchema(validator, method, message), ...checkRequest(message, clock())])];
-    if (broken.length > 0) throw new Refusal("VALIDATION_FAILED", violationsMessage(broken), {}, broken);
-    return { caller, request: message };
+    const request = checkRequest(method, await read());
+    return { caller, request };
   }
 
   function callOf(caller: Caller, { name }: Endpoint, incoming: Incoming, signal: AbortSignal, deadline: Date | undefined): Call {
@@ -129,8 +121,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     async unary(method, read, incoming) {
       const endpoint = endpointOf(method);
       const startedAt = clock();
-      const deadline = unaryDeadline(incoming, startedAt);
-      using scope = openScope(incoming.signal, deadline, startedAt);
+      const timeoutMs = Math.min(incoming.timeoutMs ?? defaultDeadlineMs, maxDeadlineMs);
+      const deadline = new Date(startedAt.getTime() + timeoutMs);
+      using scope = openScope(incoming.whenEnded, timeoutMs);
       let subject = "";
       const answer = async () => {
         const { caller, request } = await admit(endpoint, method, read, incoming.authorization);
@@ -139,11 +132,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         if (!(answering instanceof Promise)) throw new Error(`the handler of ${endpoint.name} streams`);
         return create(method.output, await answering);
       };
+      const answering = answer();
       try {
-        const output = await scope.race(answer());
+        const output = await scope.race(answering);
         report(endpoint, incoming, startedAt, undefined);
         return output;
       } catch (thrown) {
+        if (scope.signal.aborted)
+          answering.catch((late: unknown) => logger.debug({ trace_id: incoming.traceId, err: late }, "a call failed after its end"));
         const failure = failureOf(thrown, scope.signal, incoming.traceId, subject);
         report(endpoint, incoming, startedAt, failure);
         throw failure;
@@ -153,21 +149,24 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     async *stream(method, read, incoming) {
       const endpoint = endpointOf(method);
       const startedAt = clock();
-      const { deadline } = incoming;
-      using scope = openScope(incoming.signal, deadline, startedAt);
+      const { timeoutMs } = incoming;
+      const deadline = timeoutMs === undefined ? undefined : new Date(startedAt.getTime() + timeoutMs);
+      using scope = openScope(incoming.whenEnded, timeoutMs);
       let subject = "";
+      // What holds when nothing else is found: the reader stops asking for more.
+      let failure: CallFailure | undefined = toCallFailure(CALLER_LEFT, incoming.traceId);
       try {
         const { caller, request } = await scope.race(admit(endpoint, method, read, incoming.authorization));
         subject = subjectOf(request);
         const answers = endpoint.handler(request, callOf(caller, endpoint, incoming, scope.signal, deadline));
         if (answers instanceof Promise) throw new Error(`the handler of ${endpoint.name} does not stream`);
         for await (const answer of untilAborted(answers, scope)) yield create(method.output, answer);
-        scope.signal.throwIfAborted();
-        report(endpoint, incoming, startedAt, undefined);
+        failure = undefined;
       } catch (thrown) {
-        const failure = failureOf(thrown, scope.signal, incoming.traceId, subject);
-        report(endpoint, incoming, startedAt, failure);
+        failure = failureOf(thrown, scope.signal, incoming.traceId, subject);
         throw failure;
+      } finally {
+        report(endpoint, incoming, startedAt, failure);
       }
     },
   };
@@ -190,34 +189,6 @@ function endpointsOf(services: readonly ServedService[]): ReadonlyMap<DescMethod
   return endpoints;
 }
 
-/** The first validation of a message compiles its rules, which takes milliseconds that no call should pay. */
-function createWarmValidator(services: readonly DescService[]): Validator {
-  const validator = createValidator();
-  for (const { methods } of services) for (const { input } of methods) validator.validate(input, create(input));
-  return validator;
-}
-
-function checkSchema(validator: Validator, { input }: DescMethod, message: Message): Violation[] {
-  const result = validator.validate(input, message);
-  if (result.kind === "error") throw result.error;
-  if (result.kind === "valid") return [];
-  return result.violations.map(({ field, ruleId, message: detail }) => {
-    const [ruleField = "", ...rule] = ruleId.split(".");
-    // A rule of the whole message is named "<field>.<rule>".
-    return field.length > 0 ? { field: pathToString(field), rule: ruleId, detail } : { field: ruleField, rule: rule.join("."), detail };
-  });
-}
-
-/** Leaves out what follows from a violation found earlier: a field that could not be read also looks empty. */
-function newViolations(known: readonly Violation[], found: readonly Violation[]): readonly Violation[] {
-  if (known.length === 0) return found;
-  return found.filter(({ field }) => !known.some((earlier) => isWithin(field, earlier.field) || isWithin(earlier.field, field)));
-}
-
-function isWithin(path: string, outer: string): boolean {
-  return path.startsWith(outer) && (path.length === outer.length || path[outer.length] === "." || path[outer.length] === "[");
-}
-
 function bearerToken(authorization: string | undefined): string {
   const token = authorization === undefined ? undefined : /^Bearer +([^\s]+)$/i.exec(authorization)?.[1];
   if (token === undefined) throw new Refusal("UNAUTHENTICATED", "a token is required: send the header Authorization: Bearer <token>");
@@ -229,7 +200,7 @@ function failureOf(thrown: unknown, signal: AbortSignal, traceId: string, subjec
   if (!signal.aborted || thrown instanceof Refusal) return toCallFailure(thrown, traceId, subject);
   const ended: unknown = signal.reason;
   // An HTTP request whose connection closes aborts without a reason of its own.
-  return toCallFailure(ended instanceof Error && ended.name === "AbortError" ? new Refusal("CANCELLED", "the caller went away") : ended, traceId, subject);
+  return toCallFailure(ended instanceof Error && ended.name === "AbortError" ? CALLER_LEFT : ended, traceId, subject);
 }
 
 /** What a request is about, for errors: the order, if it names one. */

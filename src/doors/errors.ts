@@ -2,7 +2,14 @@ import { create, type DescMessage, type Message, toBinary } from "@bufbuild/prot
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Refusal, type RefusalReason, Unavailable, type Violation } from "../domain/refusal.ts";
-import { type BadRequest_FieldViolation, BadRequest_FieldViolationSchema, BadRequestSchema, ErrorInfoSchema, PreconditionFailureSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
+import {
+  type BadRequest_FieldViolation,
+  BadRequest_FieldViolationSchema,
+  BadRequestSchema,
+  ErrorInfoSchema,
+  PreconditionFailureSchema,
+  RetryInfoSchema,
+} from "../gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../gen/google/rpc/status_pb.js";
 import { ERROR_SHAPES, type ErrorShape, reasonOfCode } from "./error-table.ts";
 
@@ -49,20 +56,32 @@ export function toCallFailure(thrown: unknown, traceId: string, subject = ""): C
     return new CallFailure(reason, message, { metadata, violations, subject });
   }
   if (thrown instanceof Unavailable) return new CallFailure("UNAVAILABLE", thrown.message, { cause: thrown });
-  if (thrown instanceof ConnectError && reasonOfCode(thrown.code) !== "INTERNAL") return new CallFailure(reasonOfCode(thrown.code), thrown.rawMessage, { cause: thrown });
-  if (isPassingDatabaseFault(thrown)) return new CallFailure("UNAVAILABLE", "the database cannot be reached at present: try again", { cause: thrown });
-  return new CallFailure("INTERNAL", `Ordertrail has a fault; the server's log tells more under ${traceId}`, { metadata: { trace_id: traceId }, cause: thrown });
+  if (thrown instanceof ConnectError && reasonOfCode(thrown.code) !== "INTERNAL")
+    return new CallFailure(reasonOfCode(thrown.code), thrown.rawMessage, { cause: thrown });
+  if (isPassingDatabaseFault(thrown))
+    return new CallFailure("UNAVAILABLE", "the database cannot be reached at present: try again", { cause: thrown });
+  return new CallFailure("INTERNAL", `Ordertrail has a fault; the server's log tells more under ${traceId}`, {
+    metadata: { trace_id: traceId },
+    cause: thrown,
+  });
 }
 
 /** The google.rpc details of a failure, as ConnectError takes them. */
 export function errorDetails(failure: CallFailure): { desc: DescMessage; value: Message }[] {
   const { reason, shape, metadata, violations, message, subject } = failure;
-  const details: { desc: DescMessage; value: Message }[] = [detail(ErrorInfoSchema, create(ErrorInfoSchema, { reason, domain: ERROR_DOMAIN, metadata }))];
+  const details: { desc: DescMessage; value: Message }[] = [
+    detail(ErrorInfoSchema, create(ErrorInfoSchema, { reason, domain: ERROR_DOMAIN, metadata })),
+  ];
   if (violations.length > 0) {
     details.push(detail(BadRequestSchema, create(BadRequestSchema, { fieldViolations: violations.map(fieldViolation) })));
   }
   if (shape.code === Code.FailedPrecondition) {
-    details.push(detail(PreconditionFailureSchema, create(PreconditionFailureSchema, { violations: [{ type: reason, subject, description: message }] })));
+    details.push(
+      detail(
+        PreconditionFailureSchema,
+        create(PreconditionFailureSchema, { violations: [{ type: reason, subject, description: message }] }),
+      ),
+    );
   }
   if (shape.retryAfterSeconds !== undefined) {
     details.push(detail(RetryInfoSchema, create(RetryInfoSchema, { retryDelay: { seconds: BigInt(shape.retryAfterSeconds) } })));
@@ -107,11 +126,15 @@ function detail(desc: DescMessage, value: Message): { desc: DescMessage; value: 
   return { desc, value };
 }
 
-const PASSING_DATABASE_FAULT = /^Mongo(Network|NetworkTimeout|ServerSelection|NotConnected|TopologyClosed|PoolCleared|WaitQueueTimeout|OperationTimeout|ClientClosed)Error$/;
+const PASSING_DATABASE_FAULT =
+  /^Mongo(Network|NetworkTimeout|ServerSelection|NotConnected|TopologyClosed|PoolCleared|WaitQueueTimeout|OperationTimeout|ClientClosed)Error$/;
 /** What members answer that step down, shut down or are no primary any more. */
 const PASSING_SERVER_CODES: readonly unknown[] = [91, 189, 10058, 10107, 11600, 11602, 13435, 13436];
 
 function isPassingDatabaseFault(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false;
-  return PASSING_DATABASE_FAULT.test(thrown.name) || (thrown.name === "MongoServerError" && "code" in thrown && PASSING_SERVER_CODES.includes(thrown.code));
+  return (
+    PASSING_DATABASE_FAULT.test(thrown.name) ||
+    (thrown.name === "MongoServerError" && "code" in thrown && PASSING_SERVER_CODES.includes(thrown.code))
+  );
 }

@@ -2,9 +2,6 @@ import type { ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { CallFailure } from "./errors.ts";
 
-/** Identifies a call, in requests and answers. */
-export const REQUEST_ID_HEADER = "x-request-id";
-
 /** Writes a JSON answer. Headers set before stay. */
 export function sendJson(response: ServerResponse, status: number, body: string): void {
   response.writeHead(status, { "content-type": "application/json; charset=utf-8", "content-length": Buffer.byteLength(body) });
@@ -47,7 +44,9 @@ export function answerBrokenHttp(error: Error & { readonly code?: string }, sock
   }
   const [statusLine, failure] = brokenHttp(error.code);
   const body = JSON.stringify(errorBodyOf(failure, "", now));
-  socket.end(`HTTP/1.1 ${statusLine}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`);
+  socket.end(
+    `HTTP/1.1 ${statusLine}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
 }
 
 function brokenHttp(code: string | undefined): [statusLine: string, failure: CallFailure] {

@@ -41,7 +41,8 @@ export function createDocuments({ services, readiness, jwks }: DocumentsOptions)
     async handle(path, { method = "" }, response) {
       const document = documents.get(path);
       if (!document) return false;
-      if (!METHODS.includes(method)) throw new Refusal("METHOD_NOT_ALLOWED", `${method} is not for this path; use GET`, { allow: METHODS.join(", ") });
+      if (!METHODS.includes(method))
+        throw new Refusal("METHOD_NOT_ALLOWED", `${method} is not for this path; use GET`, { allow: METHODS.join(", ") });
       await document(response);
       return true;
     },

@@ -5,9 +5,9 @@ import cors from "cors";
 import type { Logger } from "pino";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
 import { createConnectDoor } from "./connect.ts";
-import { type Dispatcher, traceIdOf } from "./dispatch.ts";
+import { type Dispatcher, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
 import { CallFailure, toCallFailure } from "./errors.ts";
-import { answerBrokenHttp, REQUEST_ID_HEADER, sendFailure } from "./http-answer.ts";
+import { answerBrokenHttp, sendFailure } from "./http-answer.ts";
 import { createDocuments } from "./http-documents.ts";
 import type { Readiness } from "./readiness.ts";
 import { createRestDoor } from "./rest.ts";
@@ -21,6 +21,8 @@ export type HttpServerOptions = {
   readonly corsOrigins: readonly string[];
   /** Larger requests are refused. */
   readonly maxRequestBytes: number;
+  /** A larger answer to a Connect or gRPC-Web call becomes RESOURCE_EXHAUSTED. */
+  readonly maxResponseBytes: number;
   /** How long `stop` waits for calls under way. */
   readonly drainTimeoutMs: number;
   /** What /readyz tells. */
@@ -88,9 +90,9 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 
 /** Answers every request, whatever it is: one that nobody else answers is ROUTE_NOT_FOUND. */
 function createRequestListener(options: HttpServerOptions, stopping: AbortSignal): RequestListener {
-  const { dispatcher, maxRequestBytes, readiness, jwks, logger, clock } = options;
-  const connect = createConnectDoor({ dispatcher, maxRequestBytes, stopping });
-  const rest = createRestDoor({ dispatcher, maxRequestBytes, clock });
+  const { dispatcher, maxRequestBytes, maxResponseBytes, readiness, jwks, logger, clock } = options;
+  const connect = createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping });
+  const rest = createRestDoor({ dispatcher, maxRequestBytes });
   const documents = createDocuments({ services: dispatcher.services, readiness, jwks });
   const applyCors = createCors(options.corsOrigins);
 
@@ -116,7 +118,8 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
         const failure = toCallFailure(thrown, traceId);
         const { path } = targetOf(request);
         // A CallFailure is the dispatcher's, which has logged it.
-        if (failure.reason === "INTERNAL" && !(thrown instanceof CallFailure)) logger.error({ trace_id: traceId, path, err: thrown }, "an HTTP request failed");
+        if (failure.reason === "INTERNAL" && !(thrown instanceof CallFailure))
+          logger.error({ trace_id: traceId, path, err: thrown }, "an HTTP request failed");
         if (response.headersSent) response.destroy();
         else sendFailure(response, failure, path, clock());
       });

@@ -28,7 +28,10 @@ function tooLarge(maxBytes: number): Refusal {
 }
 
 function checkContentType({ headers }: IncomingMessage): void {
-  const [type = "", ...parameters] = (headers["content-type"] ?? "").toLowerCase().split(";").map((part) => part.trim());
+  const [type = "", ...parameters] = (headers["content-type"] ?? "")
+    .toLowerCase()
+    .split(";")
+    .map((part) => part.trim());
   const isJson = type === "application/json" && parameters.every((parameter) => /^charset="?utf-8"?$/.test(parameter));
   if (!isJson) throw new Refusal("UNSUPPORTED_MEDIA_TYPE", "the content type must be application/json, in UTF-8");
   if (headers["content-encoding"] !== undefined && headers["content-encoding"] !== "identity") {

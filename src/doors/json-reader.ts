@@ -1,4 +1,13 @@
-import { type DescEnum, type DescField, type DescMessage, fromJson, type JsonObject, type JsonValue, type Message, ScalarType } from "@bufbuild/protobuf";
+import {
+  type DescEnum,
+  type DescField,
+  type DescMessage,
+  fromJson,
+  type JsonObject,
+  type JsonValue,
+  type Message,
+  ScalarType,
+} from "@bufbuild/protobuf";
 import { Refusal, type Violation } from "../domain/refusal.ts";
 import { bareName, bareNames } from "./enum-names.ts";
 
@@ -75,9 +84,18 @@ function gapFor({ message, enum: enumDesc, scalar }: SingularDesc): JsonValue {
   return scalar === ScalarType.STRING || scalar === ScalarType.BYTES ? "" : 0;
 }
 
-type SingularDesc = { readonly message?: DescMessage | undefined; readonly enum?: DescEnum | undefined; readonly scalar?: ScalarType | undefined };
+type SingularDesc = {
+  readonly message?: DescMessage | undefined;
+  readonly enum?: DescEnum | undefined;
+  readonly scalar?: ScalarType | undefined;
+};
 
-function cleanSingular({ message, enum: enumDesc, scalar }: SingularDesc, value: JsonValue, path: string, report: Report): JsonValue | undefined {
+function cleanSingular(
+  { message, enum: enumDesc, scalar }: SingularDesc,
+  value: JsonValue,
+  path: string,
+  report: Report,
+): JsonValue | undefined {
   if (enumDesc) return cleanEnum(enumDesc, value, path, report);
   if (message?.typeName.startsWith("google.protobuf.")) return cleanWellKnown(message, value, path, report);
   if (message) return isObject(value) ? cleanObject(message, value, path, report) : report(path, "type", "must be an object");
@@ -107,13 +125,18 @@ function cleanScalar(scalar: ScalarType | undefined, value: JsonValue, path: str
       return wholeNumber(value, 0n, 2n * INT32_MAX + 1n) ?? report(path, "type", "must be a whole number from 0 to 4294967295");
     case ScalarType.UINT64:
     case ScalarType.FIXED64:
-      return wholeNumber(value, 0n, 2n * INT64_MAX + 1n) ?? report(path, "type", "must be a whole number of 0 or more, as a string if it is large");
+      return (
+        wholeNumber(value, 0n, 2n * INT64_MAX + 1n) ??
+        report(path, "type", "must be a whole number of 0 or more, as a string if it is large")
+      );
     case ScalarType.INT64:
     case ScalarType.SINT64:
     case ScalarType.SFIXED64:
       return wholeNumber(value, -INT64_MAX - 1n, INT64_MAX) ?? report(path, "type", "must be a whole number, as a string if it is large");
     default:
-      return wholeNumber(value, -INT32_MAX - 1n, INT32_MAX) ?? report(path, "type", "must be a whole number from -2147483648 to 2147483647");
+      return (
+        wholeNumber(value, -INT32_MAX - 1n, INT32_MAX) ?? report(path, "type", "must be a whole number from -2147483648 to 2147483647")
+      );
   }
 }
 
@@ -154,7 +177,9 @@ function findFreeProblem(value: JsonValue, path: string, level: number): Paramet
   if (typeof value !== "object" || value === null) return undefined;
   if (level === MAX_FREE_LEVELS) return [path, "depth", `must not be more than ${MAX_FREE_LEVELS} levels deep`];
   for (const [key, member] of Object.entries(value)) {
-    const problem = key.isWellFormed() ? findFreeProblem(member, path, level + 1) : ([path, "well_formed", "must not hold half a surrogate pair"] as const);
+    const problem = key.isWellFormed()
+      ? findFreeProblem(member, path, level + 1)
+      : ([path, "well_formed", "must not hold half a surrogate pair"] as const);
     if (problem) return [...problem];
   }
   return undefined;

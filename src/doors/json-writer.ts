@@ -15,7 +15,9 @@ function present(desc: DescMessage, json: JsonValue): JsonValue {
   return Object.fromEntries(
     desc.fields.flatMap((field) => {
       const value = json[field.name];
-      return value === undefined || (field.presence === FeatureSet_FieldPresence.IMPLICIT && saysNothing(field, value)) ? [] : [[field.name, presentField(field, value)]];
+      return value === undefined || (field.presence === FeatureSet_FieldPresence.IMPLICIT && saysNothing(field, value))
+        ? []
+        : [[field.name, presentField(field, value)]];
     }),
   );
 }
@@ -26,7 +28,8 @@ function saysNothing(field: DescField, value: JsonValue): boolean {
 
 function presentField(field: DescField, value: JsonValue): JsonValue {
   if (field.fieldKind === "list" && Array.isArray(value)) return value.map((element) => presentSingular(field, element));
-  if (field.fieldKind === "map" && isObject(value)) return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, presentSingular(field, member)]));
+  if (field.fieldKind === "map" && isObject(value))
+    return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, presentSingular(field, member)]));
   return presentSingular(field, value);
 }
 

@@ -16,12 +16,18 @@ export function readRestRequest({ method, body: bodyTarget }: RestRoute, { varia
   const violations: Violation[] = [];
   const json = bodyTarget === "all" ? { ...body } : readQuery(method.input, query, violations);
   if (bodyTarget === "all" && query !== "") {
-    for (const name of new Set(parseQuery(query).keys())) violations.push({ field: shortened(name), rule: "unknown_field", detail: "must be in the body: this path takes no query parameters" });
+    for (const name of new Set(parseQuery(query).keys()))
+      violations.push({
+        field: shortened(name),
+        rule: "unknown_field",
+        detail: "must be in the body: this path takes no query parameters",
+      });
   }
   if (typeof bodyTarget === "object") json[bodyTarget.name] = body;
   for (const [field, value] of variables) {
     const given = json[field.name] ?? json[field.jsonName];
-    if (given !== undefined && given !== value) violations.push({ field: field.name, rule: "same_as_path", detail: "must be as in the path, or be left out" });
+    if (given !== undefined && given !== value)
+      violations.push({ field: field.name, rule: "same_as_path", detail: "must be as in the path, or be left out" });
     delete json[field.jsonName];
     json[field.name] = value;
   }
@@ -37,7 +43,8 @@ function readQuery(desc: DescMessage, query: string, violations: Violation[]): J
   for (const [name, value] of parseQuery(query)) {
     const leaf = findLeaf(desc, json, name.split("."));
     if (!leaf) violations.push({ field: shortened(name), rule: "unknown_field", detail: "is not a parameter here" });
-    else if (leaf.field.fieldKind === "list") leaf.holder[leaf.field.name] = [...listOf(leaf.holder[leaf.field.name]), typed(leaf.field, value)];
+    else if (leaf.field.fieldKind === "list")
+      leaf.holder[leaf.field.name] = [...listOf(leaf.holder[leaf.field.name]), typed(leaf.field, value)];
     else if (leaf.field.name in leaf.holder) violations.push({ field: shortened(name), rule: "duplicate", detail: "must be given once" });
     else leaf.holder[leaf.field.name] = typed(leaf.field, value);
   }
@@ -45,7 +52,11 @@ function readQuery(desc: DescMessage, query: string, violations: Violation[]): J
 }
 
 /** The field that a parameter's name leads to, and the JSON object that is to hold it. */
-function findLeaf(desc: DescMessage, json: JsonObject, names: readonly string[]): { readonly field: DescField; readonly holder: JsonObject } | undefined {
+function findLeaf(
+  desc: DescMessage,
+  json: JsonObject,
+  names: readonly string[],
+): { readonly field: DescField; readonly holder: JsonObject } | undefined {
   const [name, ...rest] = names;
   const field = desc.fields.find((candidate) => candidate.name === name || candidate.jsonName === name);
   if (!field || names.length > MAX_QUERY_LEVELS) return undefined;

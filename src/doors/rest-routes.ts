@@ -33,7 +33,9 @@ export type RestRoutes = {
 
 /** Reads the google.api.http annotations. Throws on one that this transcoder does not understand, and on two for one path. */
 export function createRestRoutes(services: readonly DescService[]): RestRoutes {
-  const routes = services.flatMap(({ methods }) => methods.flatMap((method) => (hasOption(method, http) ? routesOf(method, getOption(method, http)) : [])));
+  const routes = services.flatMap(({ methods }) =>
+    methods.flatMap((method) => (hasOption(method, http) ? routesOf(method, getOption(method, http)) : [])),
+  );
   assertDistinct(routes);
 
   function matching(path: string): { route: RestRoute; variables: ReadonlyMap<DescField, string> }[] {
@@ -86,12 +88,16 @@ function routesOf(method: DescMethod, rule: HttpRule): RestRoute[] {
 }
 
 function routeOf(method: DescMethod, { pattern, body, responseBody }: HttpRule): RestRoute {
-  if (pattern.case === undefined || pattern.case === "custom") throw unsupported(method, "its pattern is none of get, put, post, delete and patch");
+  if (pattern.case === undefined || pattern.case === "custom")
+    throw unsupported(method, "its pattern is none of get, put, post, delete and patch");
   return {
     method,
     httpMethod: pattern.case.toUpperCase(),
     template: pattern.value,
-    segments: pattern.value.slice(1).split("/").map((part) => segmentOf(method, part)),
+    segments: pattern.value
+      .slice(1)
+      .split("/")
+      .map((part) => segmentOf(method, part)),
     body: body === "*" ? "all" : body === "" ? "none" : fieldOf(method, method.input, body),
     responseBody: responseBody === "" ? undefined : fieldOf(method, method.output, responseBody),
   };

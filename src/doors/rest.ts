@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Message } from "@bufbuild/protobuf";
 import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
+import { CALLER_LEFT } from "./deadline.ts";
 import type { Dispatcher } from "./dispatch.ts";
 import { sendJson } from "./http-answer.ts";
 import { readJsonBody } from "./json-body.ts";
@@ -10,13 +11,12 @@ import { readRestRequest } from "./rest-request.ts";
 import { createRestRoutes, type RestRoute } from "./rest-routes.ts";
 
 /** By how many milliseconds the caller wants the answer: Connect's header, as both are served on one port. */
-export const TIMEOUT_HEADER = "connect-timeout-ms";
+const TIMEOUT_HEADER = "connect-timeout-ms";
 
 export type RestDoorOptions = {
   readonly dispatcher: Dispatcher;
   /** Larger bodies are refused with PAYLOAD_TOO_LARGE. */
   readonly maxRequestBytes: number;
-  readonly clock: () => Date;
 };
 
 /** The REST paths. */
@@ -39,7 +39,7 @@ export type RestTarget = {
 };
 
 /** Serves the RPCs that have google.api.http annotations under the paths that these name, in JSON. */
-export function createRestDoor({ dispatcher, maxRequestBytes, clock }: RestDoorOptions): RestDoor {
+export function createRestDoor({ dispatcher, maxRequestBytes }: RestDoorOptions): RestDoor {
   const routes = createRestRoutes(dispatcher.services);
 
   return {
@@ -49,15 +49,14 @@ export function createRestDoor({ dispatcher, maxRequestBytes, clock }: RestDoorO
       const found = routes.match(request.method === "HEAD" ? "GET" : (request.method ?? ""), path);
       if (!found) return false;
       const { route, variables } = found;
-      const leaving = new AbortController();
-      response.once("close", () => leaving.abort());
-      const read = async () => readRestRequest(route, { variables, query, body: route.body === "none" ? {} : await readJsonBody(request, maxRequestBytes) });
+      const read = async () =>
+        readRestRequest(route, { variables, query, body: route.body === "none" ? {} : await readJsonBody(request, maxRequestBytes) });
       const output = await dispatcher.unary(route.method, read, {
         door: Door.REST,
         authorization: request.headers.authorization,
         traceId,
-        signal: leaving.signal,
-        deadline: deadlineOf(request, clock()),
+        whenEnded: (end) => response.once("close", () => end(CALLER_LEFT)),
+        timeoutMs: timeoutOf(request),
         peer: request.socket.remoteAddress ?? "",
       });
       sendJson(response, 200, JSON.stringify(answerOf(route, output)));
@@ -72,9 +71,10 @@ function answerOf({ method, responseBody }: RestRoute, output: Message) {
   return typeof whole === "object" && whole !== null && !Array.isArray(whole) ? (whole[responseBody.name] ?? {}) : {};
 }
 
-function deadlineOf({ headers }: IncomingMessage, now: Date): Date | undefined {
+function timeoutOf({ headers }: IncomingMessage): number | undefined {
   const timeout = headers[TIMEOUT_HEADER];
   if (timeout === undefined) return undefined;
-  if (typeof timeout !== "string" || !/^\d{1,10}$/.test(timeout)) throw new Refusal("MALFORMED_REQUEST", "Connect-Timeout-Ms must be a whole number of milliseconds, of at most 10 digits");
-  return new Date(now.getTime() + Number(timeout));
+  if (typeof timeout !== "string" || !/^\d{1,10}$/.test(timeout))
+    throw new Refusal("MALFORMED_REQUEST", "Connect-Timeout-Ms must be a whole number of milliseconds, of at most 10 digits");
+  return Number(timeout);
 }

@@ -13,6 +13,14 @@ export async function assertPortFree(port: number, host: string = LOOPBACK): Pro
   await listenBriefly(port, host);
 }
 
+/** Whether something could listen on a port of 127.0.0.1 a moment ago. */
+export async function isPortFree(port: number): Promise<boolean> {
+  return assertPortFree(port).then(
+    () => true,
+    () => false,
+  );
+}
+
 async function listenBriefly(port: number, host: string): Promise<number> {
   const server = createServer().listen(port, host);
   await once(server, "listening");

@@ -19,7 +19,7 @@ export type KeptServer<T extends ServerProcess> = {
  * Starts a server, and starts it again on the same port whenever it ends without being asked to: at once, then with
  * growing pauses while that goes on. Rejects when it cannot be started the first time.
  */
-export async function keepRunning<T extends ServerProcess & { readonly port: number }>(
+export async function keepRunning<T extends ServerProcess>(
   name: string,
   start: (port?: number) => Promise<T>,
   logger: Logger,

@@ -1,13 +1,11 @@
 import { connect } from "node:net";
 import { resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { type Db, MongoClient, MongoServerError } from "mongodb";
-import { findFreePort } from "./free-port.ts";
+import { type Db, MongoClient, MongoNetworkError, MongoServerError } from "mongodb";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
 
 /** A running mongod. */
 export type Mongod = ServerProcess & {
-  readonly port: number;
   /** Where a client connects to. */
   readonly url: string;
 };
@@ -15,7 +13,7 @@ export type Mongod = ServerProcess & {
 export type MongodOptions = {
   /** The folder of the data, made if absent; it belongs to this mongod alone while it runs. */
   readonly dataDir: string;
-  /** The port on 127.0.0.1; by default one that is free. */
+  /** The port on 127.0.0.1; by default where it was before, or one that is free. */
   readonly port?: number;
   /** The name of the replica set. */
   readonly replSet?: string;
@@ -25,7 +23,8 @@ export type MongodOptions = {
   readonly failPoints?: boolean;
 };
 
-const PRIMARY_TIMEOUT_MS = 20_000;
+/** On another port, mongod asks who answers on its former one; a program that takes the connection and is silent costs it 30 s. */
+const PRIMARY_TIMEOUT_MS = 60_000;
 const POLL_MS = 10;
 
 /**
@@ -51,13 +50,12 @@ export async function startMongod(options: MongodOptions): Promise<Mongod> {
  */
 export async function startMongodMember(options: MongodOptions & { replSet: string }): Promise<Mongod> {
   const dataDir = resolve(options.dataDir);
-  const port = options.port ?? (await findFreePort());
   const server = await startServerProcess({
     name: "mongod",
     dataDir,
     pidFile: "mongod.lock",
-    port,
-    args: [
+    port: options.port,
+    args: (port) => [
       ...["--dbpath", dataDir, "--port", String(port), "--bind_ip", "127.0.0.1", "--nounixsocket"],
       ...["--replSet", options.replSet, "--oplogSize", "990", "--quiet"],
       ...["--wiredTigerCacheSizeGB", String((options.cacheSizeMib ?? 1024) / 1024)],
@@ -66,9 +64,9 @@ export async function startMongodMember(options: MongodOptions & { replSet: stri
       ...["--setParameter", "diagnosticDataCollectionEnabled=false"],
       ...(options.failPoints ? ["--setParameter", "enableTestCommands=1"] : []),
     ],
-    isReady: () => takesConnections(port),
+    isReady: takesConnections,
   });
-  return { ...server, port, url: `mongodb://127.0.0.1:${port}/?directConnection=true` };
+  return { ...server, url: `mongodb://127.0.0.1:${server.port}/?directConnection=true` };
 }
 
 async function takesConnections(port: number): Promise<boolean> {
@@ -80,38 +78,46 @@ async function takesConnections(port: number): Promise<boolean> {
 async function becomePrimary(port: number, replSet: string): Promise<void> {
   await using client = new MongoClient(`mongodb://127.0.0.1:${port}/?directConnection=true`);
   const admin = client.db("admin");
-  await ensureConfigured(admin, { _id: 0, host: `127.0.0.1:${port}` }, replSet);
   const deadline = Date.now() + PRIMARY_TIMEOUT_MS;
-  while (!(await admin.command({ hello: 1 }))["isWritablePrimary"]) {
-    if (Date.now() > deadline) {
-      throw new Error(`mongod on port ${port} was not primary after ${PRIMARY_TIMEOUT_MS / 1000} seconds`);
+  const until = async (step: () => Promise<boolean>) => {
+    while (!(await step().catch(falseIfDisconnected))) {
+      if (Date.now() > deadline) throw new Error(`mongod on port ${port} was not primary after ${PRIMARY_TIMEOUT_MS / 1000} seconds`);
+      await pause(POLL_MS);
     }
-    await pause(POLL_MS);
+  };
+  await until(() => isConfigured(admin, { _id: 0, host: `127.0.0.1:${port}` }, replSet));
+  await until(async () => (await admin.command({ hello: 1 }))["isWritablePrimary"] === true);
+}
+
+/** Sees to it that the set has this one member; false when mongod is still reading what it knows of the set. */
+async function isConfigured(admin: Db, member: { _id: number; host: string }, replSet: string): Promise<boolean> {
+  try {
+    const { config } = (await admin.command({ replSetGetConfig: 1 })) as { config: ReplicaSetConfig };
+    if (config.members[0]?.host !== member.host) {
+      const members = [{ ...config.members[0], ...member }];
+      await admin.command({ replSetReconfig: { ...config, version: config.version + 1, members }, force: true });
+    }
+    return true;
+  } catch (error) {
+    if (!isError(error, "NotYetInitialized")) throw error;
+  }
+  try {
+    await admin.command({ replSetInitiate: { _id: replSet, members: [member] } });
+    return true;
+  } catch (error) {
+    if (!isError(error, "AlreadyInitialized")) throw error;
+    return false;
   }
 }
 
-async function ensureConfigured(admin: Db, member: { _id: number; host: string }, replSet: string): Promise<void> {
-  const config = await readConfig(admin);
-  if (config === undefined) {
-    await admin.command({ replSetInitiate: { _id: replSet, members: [member] } });
-  } else if (config.members[0]?.host !== member.host) {
-    await admin.command({
-      replSetReconfig: { ...config, version: config.version + 1, members: [{ ...config.members[0], ...member }] },
-      force: true,
-    });
-  }
+/** mongod closes its connections whenever its role in the set changes. */
+function falseIfDisconnected(error: unknown): false {
+  if (error instanceof MongoNetworkError) return false;
+  throw error;
 }
 
 type ReplicaSetConfig = { readonly version: number; readonly members: readonly { readonly host: string }[] };
 
-async function readConfig(admin: Db): Promise<ReplicaSetConfig | undefined> {
-  try {
-    return (await admin.command({ replSetGetConfig: 1 }))["config"] as ReplicaSetConfig;
-  } catch (error) {
-    if (error instanceof MongoServerError && error.codeName === "NotYetInitialized") {
-      return undefined;
-    }
-    throw error;
-  }
+function isError(error: unknown, codeName: string): boolean {
+  return error instanceof MongoServerError && error.codeName === codeName;
 }
-

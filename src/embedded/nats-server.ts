@@ -1,11 +1,9 @@
 import { connect } from "node:net";
 import { join, resolve } from "node:path";
-import { findFreePort } from "./free-port.ts";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
 
 /** A running nats-server. */
 export type NatsServer = ServerProcess & {
-  readonly port: number;
   /** Where a client connects to. */
   readonly url: string;
 };
@@ -13,24 +11,23 @@ export type NatsServer = ServerProcess & {
 export type NatsServerOptions = {
   /** The folder of JetStream's data, made if absent; it belongs to this server alone while it runs. */
   readonly dataDir: string;
-  /** The port on 127.0.0.1; by default one that is free. */
+  /** The port on 127.0.0.1; by default where it was before, or one that is free. */
   readonly port?: number;
 };
 
 /** Starts nats-server with JetStream on files, and returns when it greets its clients. */
 export async function startNatsServer(options: NatsServerOptions): Promise<NatsServer> {
   const dataDir = resolve(options.dataDir);
-  const port = options.port ?? (await findFreePort());
   const pidFile = "nats-server.pid";
   const server = await startServerProcess({
     name: "nats-server",
     dataDir,
     pidFile,
-    port,
-    args: ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", dataDir, "-P", join(dataDir, pidFile)],
-    isReady: () => greets(port),
+    port: options.port,
+    args: (port) => ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", dataDir, "-P", join(dataDir, pidFile)],
+    isReady: greets,
   });
-  return { ...server, port, url: `nats://127.0.0.1:${port}` };
+  return { ...server, url: `nats://127.0.0.1:${server.port}` };
 }
 
 /** Whether the server sends its INFO, the first line of the protocol. */

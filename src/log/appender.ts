@@ -2,7 +2,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { ClientSession, Collection, Db, MongoClient } from "mongodb";
 import type { Logger } from "pino";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
-import { type BatchOutcome, insertBatch, readTail, whichStand } from "./batch.ts";
+import { type BatchOutcome, insertBatch, readTail, whichLost, whichStand } from "./batch.ts";
 import { type EncodedEntry, EVENTS_COLLECTION, MAX_BODY_BYTES, type StoredEvent, toStored } from "./log-entry.ts";
 
 /** Another writer has recorded this version of the stream first. Nothing was appended. */
@@ -61,6 +61,7 @@ const MAX_YIELD_MS = 50;
  * It knows the log's tail, so a batch is one ordered insert; that another process was faster shows as a duplicate key.
  */
 export function createAppender(client: MongoClient, db: Db, options: AppenderOptions, logger: Logger): Appender {
+  if (!client.options.retryWrites) throw new Error("the appender needs a client that retries writes: see createLogClient");
   const events: Collection<StoredEvent> = db.collection<StoredEvent>(EVENTS_COLLECTION);
   const listeners = new Set<(position: number) => void>();
   // One session for every write, so that the server refuses a late copy of a batch that has been given up (see whichStand).
@@ -181,19 +182,18 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       lastFault = error;
       outcome = { kind: "stopped", inserted: await untilKnown(batch, documents), by: "unknown" };
     }
-    inFlight = [];
     const stood = outcome.kind === "complete" ? batch.length : outcome.inserted;
     acknowledge(batch.slice(0, stood), first);
-    if (outcome.kind === "complete") return performance.now() - lastLossAt < CONTENTION_MS;
-    let rest = batch.slice(stood);
+    if (outcome.kind === "complete") {
+      inFlight = [];
+      return performance.now() - lastLossAt < CONTENTION_MS;
+    }
+    const rest = batch.slice(stood);
     switch (outcome.by) {
-      case "stream": {
-        const [loser] = rest;
-        rest = rest.slice(1);
+      case "stream":
         tail = first + stood - 1;
-        if (loser) refuse(loser, new StreamConflict(loser.entry.stream, loser.entry.version));
+        await refuseLosers(rest);
         break;
-      }
       case "position":
         lastLossAt = performance.now();
         lostAt = first + stood;
@@ -202,10 +202,33 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       case "unknown":
         tail = undefined;
     }
+    inFlight = [];
     putBack(rest);
     // The fault may be a lasting one, such as a full disk: what is sent again must not be sent without a pause.
     if (outcome.by === "unknown") await pause(RETRY_PAUSE_MS);
     return false;
+  }
+
+  /**
+   * Refuses the first of some entries, whose version exists, and those of the others that have lost, too. One that is
+   * found out at each insert would cost a round trip each, and make those behind it lose in turn: a process whose rival
+   * is busy with the same streams would never again record anything.
+   */
+  async function refuseLosers([loser, ...others]: readonly Waiting[]): Promise<void> {
+    if (!loser) return;
+    let lost: ReadonlySet<EncodedEntry> = new Set();
+    try {
+      lost = await whichLost(
+        events,
+        others.map(({ entry }) => entry),
+      );
+    } catch (error) {
+      logger.warn({ err: error }, "which entries have lost a race cannot be read; the next insert will tell");
+    }
+    for (const waiting of [loser, ...others]) {
+      const { entry } = waiting;
+      if (waiting === loser || lost.has(entry)) refuse(waiting, new StreamConflict(entry.stream, entry.version));
+    }
   }
 
   /** Asks, for as long as it takes, how many of a batch's entries stand. Until then nothing else is sent. */

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { type ClientSession, type Collection, type Db, MongoBulkWriteError } from "mongodb";
 import { ROUND_TRIP_MS } from "./log-client.ts";
-import type { StoredEvent } from "./log-entry.ts";
+import { type EncodedEntry, type StoredEvent, WRITERS_COLLECTION } from "./log-entry.ts";
 
 /** What became of a batch: all of it stands, or its first `inserted` entries do and something stopped it there. */
 export type BatchOutcome =
@@ -53,7 +53,7 @@ export async function whichStand(
 ): Promise<number> {
   const id = session.id?.id.toString("hex") ?? "";
   await db
-    .collection<{ _id: string }>("writers")
+    .collection<{ _id: string }>(WRITERS_COLLECTION)
     .updateOne({ _id: id }, { $inc: { barriers: 1 }, $currentDate: { at: true } }, { upsert: true, session, writeConcern: DURABLE });
   const ids = documents.map((document) => document._id);
   const found = await events
@@ -67,6 +67,18 @@ export async function whichStand(
     stood++;
   }
   return stood;
+}
+
+/** Which of some entries have lost their race already: a majority has another entry of that version of the stream. */
+export async function whichLost<Entry extends EncodedEntry>(
+  events: Collection<StoredEvent>,
+  entries: readonly Entry[],
+): Promise<ReadonlySet<Entry>> {
+  if (entries.length === 0) return new Set();
+  const clauses = entries.map(({ stream, version }) => ({ stream, version }));
+  const found = await events.find({ $or: clauses }, { ...AT_MAJORITY, projection: { stream: 1, version: 1 } }).toArray();
+  const taken = new Set(found.map(({ stream, version }) => `${version} ${stream}`));
+  return new Set(entries.filter(({ stream, version }) => taken.has(`${version} ${stream}`)));
 }
 
 /**

@@ -1,7 +1,10 @@
 import type { Db } from "mongodb";
-import { EVENTS_COLLECTION } from "./log-entry.ts";
+import { EVENTS_COLLECTION, WRITERS_COLLECTION } from "./log-entry.ts";
 
-/** Makes the index that the log relies on, on a majority, if it is not there. Call it before anything is appended. */
+const WEEK_SECONDS = 7 * 86_400;
+
+/** Makes the indexes that the log relies on, on a majority, if they are not there. Call it before anything is appended. */
 export async function ensureLogIndexes(db: Db): Promise<void> {
   await db.collection(EVENTS_COLLECTION).createIndex({ stream: 1, version: 1 }, { unique: true, commitQuorum: "majority" });
+  await db.collection(WRITERS_COLLECTION).createIndex({ at: 1 }, { expireAfterSeconds: WEEK_SECONDS, commitQuorum: "majority" });
 }

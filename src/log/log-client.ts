@@ -2,8 +2,8 @@ import { MongoClient } from "mongodb";
 
 /** How long the server may take over one command of the log before it answers that it could not. */
 export const ROUND_TRIP_MS = 3000;
-/** How long a server may be silent: longer than it may take, so that one that is alive answers first. */
-const SILENCE_MS = 5000;
+/** How long a server may be silent: as long as the others wait by default before they elect another. */
+const SILENCE_MS = 10_000;
 /** How long a command waits for a member that can take it, such as during an election. */
 const SELECTION_MS = 5000;
 
@@ -13,6 +13,7 @@ const SELECTION_MS = 5000;
  */
 export function createLogClient(url: string): MongoClient {
   return new MongoClient(url, {
+    appName: "ordertrail",
     retryWrites: true,
     retryReads: true,
     socketTimeoutMS: SILENCE_MS,

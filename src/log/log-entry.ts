@@ -6,6 +6,9 @@ import { EventSchema, LogEntrySchema } from "../gen/ordertrail/events/v1/log_ent
 /** The collection that is the log. */
 export const EVENTS_COLLECTION = "events";
 
+/** Where a process writes after a batch whose outcome is unknown: see `whichStand`. */
+export const WRITERS_COLLECTION = "writers";
+
 /** The most bytes that the body of an entry may have; the audit format counts a body's length in 16 bits. */
 export const MAX_BODY_BYTES = 60 * 1024;
 

@@ -231,6 +231,7 @@ function checkDense(batch: readonly RecordedEntry[], last: number, step: 1 | -1)
 /** Waits for news of a position beyond the one that is known, or for the time to poll again. */
 function newsOf(onAppended: ((listener: (position: number) => void) => () => void) | undefined) {
   let newest = 0;
+  let heeded = 0;
   let wake: (() => void) | undefined;
   const unsubscribe = onAppended?.((position) => {
     newest = position;
@@ -238,7 +239,11 @@ function newsOf(onAppended: ((listener: (position: number) => void) => () => voi
   });
   return {
     after(position: number, atMostMs: number, signal: AbortSignal): Promise<void> {
-      if (newest > position || signal.aborted) return Promise.resolve();
+      // Heeded once: what was appended may not be readable for a moment, when a new primary does not know its majority yet.
+      if (newest > Math.max(position, heeded) || signal.aborted) {
+        heeded = newest;
+        return Promise.resolve();
+      }
       return new Promise<void>((resolve) => {
         const done = () => {
           clearTimeout(timer);

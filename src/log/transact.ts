@@ -199,7 +199,7 @@ export function createTransactor<State>(
       underWay++;
       const stream = category.streamOf(id);
       const before = busy.get(stream);
-      const mine = before ? before.then(() => attempt(stream, command, signal)) : attempt(stream, command, signal);
+      const mine = before === undefined ? attempt(stream, command, signal) : before.then(() => attempt(stream, command, signal));
       const end = mine.then(
         () => undefined,
         () => undefined,

@@ -86,7 +86,11 @@ export async function createCheckpoint(checkpoints: Collection<CheckpointDocumen
 
 /** The checkpoints of these projections, those that exist, as they are by the database's clock. */
 export async function readCheckpoints(checkpoints: Collection<CheckpointDocument>, names: readonly string[]): Promise<Checkpoint[]> {
-  const found = checkpoints.aggregate<CheckpointDocument>([{ $match: { _id: { $in: [...names] } } }, { $set: AS_OF_NOW }, { $sort: { _id: 1 } }]);
+  const found = checkpoints.aggregate<CheckpointDocument>([
+    { $match: { _id: { $in: [...names] } } },
+    { $set: AS_OF_NOW },
+    { $sort: { _id: 1 } },
+  ]);
   return (await found.toArray()).map(toCheckpoint);
 }
 
@@ -97,7 +101,16 @@ export const AS_OF_NOW: Document = {
 };
 
 /** The checkpoint of a document whose expired parts are left out. */
-export function toCheckpoint({ _id, lease, position, revision, progressed_at, last_error, rebuild, scratch_copies }: CheckpointDocument): Checkpoint {
+export function toCheckpoint({
+  _id,
+  lease,
+  position,
+  revision,
+  progressed_at,
+  last_error,
+  rebuild,
+  scratch_copies,
+}: CheckpointDocument): Checkpoint {
   return {
     name: _id,
     position: Number(position),

@@ -95,7 +95,9 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
       const target = db.collection<OrderTrackingDocument>(collection);
       const cursor = points.find({}, { batchSize: COPY_BATCH });
       while (await cursor.hasNext()) {
-        const updates = cursor.readBufferedDocuments(COPY_BATCH).map(({ _id, stored_at: _, ...location }) => ({ updateOne: show(_id, location) }));
+        const updates = cursor
+          .readBufferedDocuments(COPY_BATCH)
+          .map(({ _id, stored_at: _, ...location }) => ({ updateOne: show(_id, location) }));
         await target.bulkWrite(updates, { ordered: false });
       }
     },

@@ -7,16 +7,22 @@ import { Binary } from "mongodb";
 export function firstDifference(expected: unknown, actual: unknown, path = ""): string | undefined {
   if (Object.is(expected, actual)) return undefined;
   if (expected instanceof Date && actual instanceof Date) return expected.getTime() === actual.getTime() ? undefined : path;
-  if (expected instanceof Binary && actual instanceof Binary) return Buffer.compare(expected.value(), actual.value()) === 0 ? undefined : path;
+  if (expected instanceof Binary && actual instanceof Binary)
+    return Buffer.compare(expected.value(), actual.value()) === 0 ? undefined : path;
   if (Array.isArray(expected) && Array.isArray(actual)) {
     const length = Math.max(expected.length, actual.length);
-    return firstOf(Array.from({ length }, (_, index) => index), (index) => firstDifference(expected[index], actual[index], `${path}[${index}]`));
+    return firstOf(
+      Array.from({ length }, (_, index) => index),
+      (index) => firstDifference(expected[index], actual[index], `${path}[${index}]`),
+    );
   }
   if (!isPlain(expected) || !isPlain(actual)) return path;
   const fields = new Set([...Object.keys(expected), ...Object.keys(actual)]);
   return firstOf(fields, (field) => {
     const inside = path === "" ? field : `${path}.${field}`;
-    return Object.hasOwn(expected, field) === Object.hasOwn(actual, field) ? firstDifference(expected[field], actual[field], inside) : inside;
+    return Object.hasOwn(expected, field) === Object.hasOwn(actual, field)
+      ? firstDifference(expected[field], actual[field], inside)
+      : inside;
   });
 }
 

@@ -54,7 +54,9 @@ export async function acquireLease(
 
   async function write(changes: Document): Promise<Checkpoint> {
     const askedAt = performance.now();
-    const written = await checkpoints.findOneAndUpdate(mine, [{ $set: { ...changes, ...prolonged } }, { $set: AS_OF_NOW }], { returnDocument: "after" });
+    const written = await checkpoints.findOneAndUpdate(mine, [{ $set: { ...changes, ...prolonged } }, { $set: AS_OF_NOW }], {
+      returnDocument: "after",
+    });
     if (!written) throw new LeaseLost(name);
     heldUntil = askedAt + leaseMs;
     checkpoint = toCheckpoint(written);

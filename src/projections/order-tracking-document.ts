@@ -22,7 +22,12 @@ type SealedDocument = { readonly key_id: Binary; readonly nonce: Binary; readonl
 /** Written as a 64-bit integer; the driver reads it as a number where that is exact. */
 type Integer = Long | number;
 type MoneyDocument = { readonly amount_minor: Integer; readonly currency: string };
-type ItemDocument = { readonly item_id: string; readonly name: string; readonly quantity: number; readonly unit_price: MoneyDocument | null };
+type ItemDocument = {
+  readonly item_id: string;
+  readonly name: string;
+  readonly quantity: number;
+  readonly unit_price: MoneyDocument | null;
+};
 
 /** Where a driver was, as documents hold it. */
 export type LocationDocument = {
@@ -65,7 +70,12 @@ export type OrderDocument = {
   readonly recipient: SealedDocument | null;
   readonly ready_at: Date | null;
   readonly eta: Date | null;
-  readonly cancellation: { readonly reason: string; readonly actor: ActorDocument; readonly cancelled_at: Date; readonly previous_status: string } | null;
+  readonly cancellation: {
+    readonly reason: string;
+    readonly actor: ActorDocument;
+    readonly cancelled_at: Date;
+    readonly previous_status: string;
+  } | null;
   readonly proof_of_delivery: { readonly delivered_at: Date; readonly details: SealedDocument | null } | null;
   readonly delivery: { readonly provider_delivery_id: string; readonly fee: MoneyDocument | null; readonly tracking_url: string } | null;
   readonly late_reports: readonly string[];
@@ -143,7 +153,8 @@ export function fromDocument(document: OrderDocument): Snapshot<OrderState> {
     storeId: document.store_id,
     customerId: document.customer_id,
     status: statusOf(document.current_status),
-    deliveryProvider: document.delivery_provider === null ? DeliveryProvider.UNSPECIFIED : valueOf(DeliveryProvider, document.delivery_provider),
+    deliveryProvider:
+      document.delivery_provider === null ? DeliveryProvider.UNSPECIFIED : valueNamed(DeliveryProvider, document.delivery_provider),
     history: document.status_history.map(
       (step): StatusStep => ({
         status: statusOf(step.status),
@@ -164,7 +175,7 @@ export function fromDocument(document: OrderDocument): Snapshot<OrderState> {
         originalItem: substitution.original_item ? itemFromDocument(substitution.original_item) : undefined,
         replacementItem: substitution.replacement_item ? itemFromDocument(substitution.replacement_item) : undefined,
         reason: substitution.reason,
-        status: valueOf(SubstitutionStatus, substitution.status),
+        status: valueNamed(SubstitutionStatus, substitution.status),
         proposedAt: substitution.proposed_at,
         resolvedAt: substitution.resolved_at ?? undefined,
         resolvedBy: substitution.resolved_by ? actorFromDocument(substitution.resolved_by) : undefined,
@@ -208,12 +219,12 @@ function nameOf(names: Names, value: number): string {
   return String(names[value] ?? value);
 }
 
-function valueOf<Value extends number>(names: Readonly<Record<string, Value | string>>, name: string): Value {
+function valueNamed<Value extends number>(names: Readonly<Record<string, Value | string>>, name: string): Value {
   return Number(names[name] ?? name) as Value;
 }
 
 function statusOf(name: string): OrderStatus {
-  return valueOf(OrderStatus, name);
+  return valueNamed(OrderStatus, name);
 }
 
 function actorToDocument({ role, subject }: Actor): ActorDocument {
@@ -221,7 +232,7 @@ function actorToDocument({ role, subject }: Actor): ActorDocument {
 }
 
 function actorFromDocument({ role, subject }: ActorDocument): Actor {
-  return { role: valueOf(Role, role), subject };
+  return { role: valueNamed(Role, role), subject };
 }
 
 function sealedToDocument(sealed: Sealed | undefined): SealedDocument | null {
@@ -245,7 +256,10 @@ function moneyToDocument(money: Money | undefined): MoneyDocument | null {
 function moneyFromDocument(money: MoneyDocument | null): Money | undefined {
   if (money === null) return undefined;
   const { amount_minor } = money;
-  return create(MoneySchema, { amountMinor: typeof amount_minor === "number" ? BigInt(amount_minor) : amount_minor.toBigInt(), currency: money.currency });
+  return create(MoneySchema, {
+    amountMinor: typeof amount_minor === "number" ? BigInt(amount_minor) : amount_minor.toBigInt(),
+    currency: money.currency,
+  });
 }
 
 function itemToDocument(item: Item): ItemDocument {

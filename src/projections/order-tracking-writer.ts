@@ -29,7 +29,7 @@ type Held = {
 
 const ORDER_STREAMS = orderStream("");
 /** What the states in memory may weigh together; a state takes some five bytes of memory for each that `weigh` counts. */
-const MAX_WEIGHT = 12_000_000;
+const MAX_WEIGHT = 10_000_000;
 const WRITE_BATCH = 250;
 const LOG_READ_STREAMS = 500;
 const DUPLICATE_KEY = 11000;
@@ -88,7 +88,9 @@ export function openOrderTracking(options: {
     const missing = [...wanted].filter(([orderId, version]) => (held.get(orderId)?.order?.version ?? 0) < version);
     for (let from = 0; from < missing.length; from += LOG_READ_STREAMS) {
       const part = missing.slice(from, from + LOG_READ_STREAMS);
-      const found = await reader.readStreams(new Map(part.map(([orderId]) => [orderStream(orderId), held.get(orderId)?.order?.version ?? 0])));
+      const found = await reader.readStreams(
+        new Map(part.map(([orderId]) => [orderStream(orderId), held.get(orderId)?.order?.version ?? 0])),
+      );
       for (const [orderId, version] of part) {
         const known = held.get(orderId);
         const entries = found.get(orderStream(orderId))?.filter(({ entry }) => entry.version <= version) ?? [];
@@ -145,7 +147,11 @@ export function openOrderTracking(options: {
   async function write(changed: readonly Held[]): Promise<void> {
     const there = await insertOrUpdate(changed.map(toWrite));
     // What was not known to be there is: this time it only has to be brought up to its version, if it is not beyond it.
-    if (there.length > 0) await target.bulkWrite(there.map((index) => toUpdate(changed[index] as Held)), { ordered: false });
+    if (there.length > 0)
+      await target.bulkWrite(
+        there.map((index) => toUpdate(changed[index] as Held)),
+        { ordered: false },
+      );
     for (const known of changed) known.written = known.order?.version ?? 0;
   }
 
@@ -176,13 +182,15 @@ export function openOrderTracking(options: {
 /** An order after one more entry of its stream. */
 export function foldOrder(before: Snapshot<OrderState> | undefined, { position, entry }: RecordedEntry): Snapshot<OrderState> {
   const expected = (before?.version ?? 0) + 1;
-  if (entry.version !== expected) throw new NotAnOrder(position, `it is version ${entry.version} of ${entry.stream}, and version ${expected} is to come`);
+  if (entry.version !== expected)
+    throw new NotAnOrder(position, `it is version ${entry.version} of ${entry.stream}, and version ${expected} is to come`);
   const context = {
     actor: entry.actor ?? { role: Role.UNSPECIFIED, subject: "" },
     recordedAt: entry.recordedAt ? timestampDate(entry.recordedAt) : (before?.state.updatedAt ?? new Date(0)),
   };
   const state = entry.events.reduce<OrderState | undefined>((state, event) => evolve(state, event, context), before?.state);
-  if (state?.orderId !== orderIdOf(entry.stream)) throw new NotAnOrder(position, `${entry.stream} does not begin with the order's submission`);
+  if (state?.orderId !== orderIdOf(entry.stream))
+    throw new NotAnOrder(position, `${entry.stream} does not begin with the order's submission`);
   return { state, version: entry.version, position };
 }
 

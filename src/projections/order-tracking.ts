@@ -30,7 +30,8 @@ const INDEXES: readonly IndexDescription[] = [
 
 /** The projection `order_tracking`: every order as it stands, for lists. */
 export function createOrderTrackingProjection(db: Db, reader: LogReader, locations: DriverLocations): Projection {
-  const collection = (name: string) => db.collection<OrderTrackingDocument>(name, { writeConcern: { w: "majority", journal: true }, readPreference: "primary" });
+  const collection = (name: string) =>
+    db.collection<OrderTrackingDocument>(name, { writeConcern: { w: "majority", journal: true }, readPreference: "primary" });
   return {
     name: ORDER_TRACKING,
     collection: ORDER_TRACKING,
@@ -60,7 +61,12 @@ export type ListedOrder = Snapshot<OrderState> & { readonly location?: DriverPoi
 
 /** Which orders a list holds: those that match all that is set, in the scope and in the filters. */
 export type OrderListing = {
-  readonly scope: { readonly customerId?: string; readonly storeId?: string; readonly driverId?: string; readonly provider?: DeliveryProvider };
+  readonly scope: {
+    readonly customerId?: string;
+    readonly storeId?: string;
+    readonly driverId?: string;
+    readonly provider?: DeliveryProvider;
+  };
   readonly filters: {
     readonly storeId?: string;
     readonly customerId?: string;
@@ -89,7 +95,8 @@ const FIELDS: FindOptions = { projection: { _id: 0 }, readPreference: "primary" 
 /** Lists from `order_tracking` in `db`. */
 export function createOrderTrackings(db: Db): OrderTrackings {
   const orders = db.collection<OrderTrackingDocument>(ORDER_TRACKING);
-  const find = (listing: OrderListing) => orders.find(toFilter(listing), FIELDS).sort({ created_at: -1, order_id: 1 }).limit(listing.limit).toArray();
+  const find = (listing: OrderListing) =>
+    orders.find(toFilter(listing), FIELDS).sort({ created_at: -1, order_id: 1 }).limit(listing.limit).toArray();
   return {
     async list(listing) {
       const documents = await find(listing).catch((error: unknown) => {

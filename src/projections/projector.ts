@@ -5,7 +5,7 @@ import type { Db } from "mongodb";
 import type { Logger } from "pino";
 import type { LogReader } from "../log/reader.ts";
 import { checkpointsOf, createCheckpoint, readCheckpoints } from "./checkpoint.ts";
-import { acquireLease, LeaseLost } from "./lease.ts";
+import { acquireLease, type Lease, LeaseLost } from "./lease.ts";
 import { createPosition } from "./positions.ts";
 import type { Projection } from "./projection.ts";
 import { requestRebuild } from "./rebuild.ts";
@@ -61,7 +61,11 @@ export function createProjector({ db, reader, logger, leaseMs }: ProjectorOption
   const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
   const stopping = new AbortController();
   let running: Promise<unknown> | undefined;
-  const known = new Map(projections.map((projection) => [projection.name, { projection, position: createPosition(() => positionOf(projection.name)) }]));
+  /** The leases that this process holds. */
+  const held = new Map<string, Lease>();
+  const known = new Map(
+    projections.map((projection) => [projection.name, { projection, position: createPosition(() => positionOf(projection.name)) }]),
+  );
 
   function find(name: string) {
     const found = known.get(name);
@@ -88,9 +92,11 @@ export function createProjector({ db, reader, logger, leaseMs }: ProjectorOption
         await ensureCheckpoint(projection);
         const lease = await acquireLease(checkpoints, projection.name, owner, projection.revision, leaseMs);
         if (lease) {
+          held.set(projection.name, lease);
           try {
             await runTerm({ db, reader, logger, projection, lease, leaseMs, position: find(projection.name).position, signal });
           } finally {
+            held.delete(projection.name);
             await lease.release();
           }
           continue;
@@ -104,11 +110,23 @@ export function createProjector({ db, reader, logger, leaseMs }: ProjectorOption
     }
   }
 
+  /** Answers the identifier of the rebuild that is to come, or under way. */
+  async function askForRebuild(name: string): Promise<string | undefined> {
+    const lease = held.get(name);
+    try {
+      // By the lease this process knows of it at once; another one learns of it when it next prolongs its own.
+      if (lease) return (await lease.write(requestRebuild())).rebuild?.id;
+    } catch (error) {
+      if (!(error instanceof LeaseLost)) throw error;
+    }
+    const asked = await checkpoints.findOneAndUpdate({ _id: name }, [{ $set: requestRebuild() }], { returnDocument: "after" });
+    return asked?.rebuild?.id;
+  }
+
   async function* rebuild(name: string, signal: AbortSignal): AsyncGenerator<RebuildProgress, void, undefined> {
     const { projection } = find(name);
     await ensureCheckpoint(projection);
-    const asked = await checkpoints.findOneAndUpdate({ _id: name }, [{ $set: requestRebuild() }], { returnDocument: "after" });
-    const id = asked?.rebuild?.id;
+    const id = await askForRebuild(name);
     for (;;) {
       const [checkpoint] = await readCheckpoints(checkpoints, [name]);
       const target = await reader.head();

@@ -53,7 +53,8 @@ export async function rebuildProjection(
 
   async function catchUp(to?: number): Promise<void> {
     let settledAt = performance.now();
-    for await (const entries of readAhead(reader.readForward({ after: position, batchSize: READ_BATCH, signal, ...(to !== undefined && { to }) }))) {
+    const range = { after: position, batchSize: READ_BATCH, ...(to !== undefined && { to }) };
+    for await (const entries of readAhead((until) => reader.readForward({ ...range, signal: until }), signal)) {
       lease.check();
       await writer.apply(entries);
       position = entries.at(-1)?.position ?? position;
@@ -92,9 +93,15 @@ export async function finishSwap(db: Db, projection: Projection, lease: Lease): 
 /** Goes on with the copy that is there, if this code's revision began it; otherwise begins a new one. */
 async function begin(db: Db, projection: Projection, lease: Lease): Promise<{ readonly copy: string; readonly position: number }> {
   const { rebuild } = lease.checkpoint.rebuild ? lease.checkpoint : await lease.write(requestRebuild());
-  if (rebuild?.copy && rebuild.revision === projection.revision && (await exists(db, rebuild.copy))) return { copy: rebuild.copy, position: rebuild.position };
+  if (rebuild?.copy && rebuild.revision === projection.revision && (await exists(db, rebuild.copy)))
+    return { copy: rebuild.copy, position: rebuild.position };
   const copy = copyName(projection, "rebuild");
-  await lease.write({ "rebuild.phase": "building", "rebuild.copy": copy, "rebuild.revision": projection.revision, "rebuild.position": Long.ZERO });
+  await lease.write({
+    "rebuild.phase": "building",
+    "rebuild.copy": copy,
+    "rebuild.revision": projection.revision,
+    "rebuild.position": Long.ZERO,
+  });
   if (rebuild?.copy) await db.dropCollection(rebuild.copy);
   await createCopy(db, projection, copy);
   return { copy, position: 0 };

@@ -10,7 +10,7 @@ import { readAhead } from "./read-ahead.ts";
 import { finishSwap, rebuildProjection, wantsRebuild } from "./rebuild.ts";
 import { createTurns } from "./turns.ts";
 
-const BATCH_ENTRIES = 2000;
+const BATCH_ENTRIES = 1000;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5000;
 const LOOK_FOR_REBUILD_MS = 50;
@@ -73,7 +73,8 @@ export async function runTerm(options: TermOptions): Promise<void> {
     for (;;) {
       const writer = projection.open(projection.collection, { trusted: lease.checkpoint.revision === projection.revision });
       try {
-        for await (const followed of readAhead(reader.follow({ after: lease.checkpoint.position, batchSize, signal }))) {
+        const after = lease.checkpoint.position;
+        for await (const followed of readAhead((until) => reader.follow({ after, batchSize, signal: until }), signal)) {
           await turns(async () => {
             lease.check();
             await writer.apply(followed.entries);

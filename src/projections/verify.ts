@@ -24,7 +24,7 @@ export type VerifyProgress = {
   readonly done: boolean;
 };
 
-const READ_BATCH = 2000;
+const READ_BATCH = 250;
 const PAGE = 500;
 const REPORT_MS = 500;
 /** A scratch copy whose maker has not been heard of for so long is nobody's. */
@@ -54,7 +54,8 @@ export async function* verifyProjection(
     const [checkpoint] = await readCheckpoints(checkpoints, [projection.name]);
     await createCopy(db, projection, scratch);
     const writer = projection.open(scratch, { trusted: true });
-    for await (const entries of readAhead(reader.readForward({ after: 0, to: checkpoint?.position ?? 0, batchSize: READ_BATCH, signal }))) {
+    const range = { after: 0, to: checkpoint?.position ?? 0, batchSize: READ_BATCH };
+    for await (const entries of readAhead((until) => reader.readForward({ ...range, signal: until }), signal)) {
       await writer.apply(entries);
       await keep();
       if (performance.now() - reportedAt < REPORT_MS) continue;
@@ -87,7 +88,10 @@ async function* compare(db: Db, projection: Projection, scratch: string): AsyncG
   const { key } = projection;
   const fields = Object.fromEntries(["_id", ...projection.foreignFields].map((field) => [field, 0]));
   const read = (collection: string, filter: Document) =>
-    db.collection(collection).find({ [key]: filter }, { projection: fields, readPreference: "primary" }).sort({ [key]: 1 });
+    db
+      .collection(collection)
+      .find({ [key]: filter }, { projection: fields, readPreference: "primary" })
+      .sort({ [key]: 1 });
 
   // Short queries by key, not one long cursor: the live collection may be swapped for a rebuilt one at any time.
   for (let after = ""; ; ) {
@@ -109,10 +113,17 @@ async function* compare(db: Db, projection: Projection, scratch: string): AsyncG
   }
   // The order of BSON has other types apart from strings, so that the pages above do not come by them.
   const strays = await read(projection.collection, { $not: { $type: "string" } }).toArray();
-  yield { checked: strays.length, differences: strays.map((stray) => ({ key: String(stray[key]), path: "", problem: "unexpected" })) };
+  yield {
+    checked: strays.length,
+    differences: strays.map((stray) => ({ key: String(stray[key] ?? ""), path: "", problem: "unexpected" })),
+  };
 }
 
-async function differenceOf(projection: Projection, actual: Document, known: Document | undefined): Promise<ProjectionDifference | undefined> {
+async function differenceOf(
+  projection: Projection,
+  actual: Document,
+  known: Document | undefined,
+): Promise<ProjectionDifference | undefined> {
   const key = String(actual[projection.key]);
   const expected = known?.["version"] === actual["version"] ? known : await fromLog(projection, key, actual["version"]);
   if (expected) {
@@ -138,7 +149,9 @@ async function enterScratch(checkpoints: Collection<CheckpointDocument>, name: s
 
 async function prolongScratch(checkpoints: Collection<CheckpointDocument>, name: string, scratch: string): Promise<number> {
   const at = performance.now();
-  const prolonged = { $cond: [{ $eq: ["$$this.collection", scratch] }, { collection: scratch, expires_at: { $add: ["$$NOW", SCRATCH_MS] } }, "$$this"] };
+  const prolonged = {
+    $cond: [{ $eq: ["$$this.collection", scratch] }, { collection: scratch, expires_at: { $add: ["$$NOW", SCRATCH_MS] } }, "$$this"],
+  };
   const { matchedCount } = await checkpoints.updateOne({ _id: name, "scratch_copies.collection": scratch }, [
     { $set: { scratch_copies: { $map: { input: "$scratch_copies", in: prolonged } } } },
   ]);

@@ -72,7 +72,7 @@ function checkNotAhead(field: string, time: Timestamp | undefined, now: Date): V
 
 function checkMetadata(field: string, metadata: JsonObject | undefined): Violation[] {
   if (!metadata) return [];
-  const violations = checkMetadataKeys(field, metadata, 1);
+  const violations = checkMetadataValue(field, metadata, 1);
   // Too deep to be measured: JSON.stringify would recurse as deep.
   if (violations.some(({ rule }) => rule === "metadata.depth")) return violations;
   const bytes = Buffer.byteLength(JSON.stringify(metadata));
@@ -81,13 +81,15 @@ function checkMetadata(field: string, metadata: JsonObject | undefined): Violati
   return violations;
 }
 
-function checkMetadataKeys(field: string, value: JsonValue, level: number): Violation[] {
+function checkMetadataValue(field: string, value: JsonValue, level: number): Violation[] {
+  // Protobuf carries what JSON cannot write.
+  if (typeof value === "number" && !Number.isFinite(value)) return [{ field, rule: "metadata.number", detail: "must be a finite number" }];
   if (value === null || typeof value !== "object") return [];
   if (level > MAX_METADATA_LEVELS) return [{ field, rule: "metadata.depth", detail: `must be at most ${MAX_METADATA_LEVELS} levels deep` }];
-  if (Array.isArray(value)) return value.flatMap((element, index) => checkMetadataKeys(`${field}[${index}]`, element, level + 1));
+  if (Array.isArray(value)) return value.flatMap((element, index) => checkMetadataValue(`${field}[${index}]`, element, level + 1));
   return Object.entries(value).flatMap(([key, member]) =>
     METADATA_KEY.test(key) && key !== "__proto__"
-      ? checkMetadataKeys(`${field}.${key}`, member, level + 1)
+      ? checkMetadataValue(`${field}.${key}`, member, level + 1)
       : [{ field, rule: "metadata.key", detail: "must have keys of 1 to 64 letters, digits, _ and -, other than __proto__" }],
   );
 }

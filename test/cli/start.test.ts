@@ -17,7 +17,7 @@ type Status = { grpc: string; http: string; mongodb: string; nats: string; pid: 
 async function anInstance() {
   const folder = await temporaryFolder();
   const dataDir = join(folder.path, "data");
-  const env = { PATH: process.env["PATH"], DATA_DIR: dataDir, GRPC_PORT: "0", HTTP_PORT: "0" };
+  const env = { DATA_DIR: dataDir, GRPC_PORT: "0", HTTP_PORT: "0" };
   const started: ChildProcess[] = [];
 
   async function run(args: readonly string[], more: Record<string, string> = {}) {

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
-import { type Caller } from "../../src/domain/caller.ts";
+import type { Caller } from "../../src/domain/caller.ts";
 import { Refusal, type RefusalReason } from "../../src/domain/refusal.ts";
 import { DeliveryProvider, OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { ErrorReason } from "../../src/gen/ordertrail/v1/error_reason_pb.js";
@@ -14,15 +14,21 @@ import { type Call, type ServedService, type ServiceHandlers, served } from "../
 export type Asked = { readonly request: object; readonly call: Call };
 
 /** Services whose answers depend on nothing but the request, so that the doors can be tested by themselves. */
-export type CannedServices = { readonly services: readonly ServedService[]; readonly asked: Asked[] };
+export type CannedServices = {
+  readonly services: readonly ServedService[];
+  readonly asked: Asked[];
+  /** How many answers the streams have made. */
+  streamed(): number;
+};
 
 /**
  * Orders answer by their name: "refuse-<REASON>" is refused for that reason, "fault" has a fault, "deaf" never answers,
- * "slow" answers never either but heeds the signal. Of projections, "endless" streams until it is stopped, "broken"
- * fails after two answers, and any other streams three.
+ * "slow" answers never either but heeds the signal. Of projections, "endless" streams until it is stopped,
+ * "careless" too but then ends as if complete, "broken" fails after two answers, and any other streams three.
  */
 export function cannedServices(): CannedServices {
   const asked: Asked[] = [];
+  let streamed = 0;
 
   async function answer(request: { readonly orderId: string }, call: Call) {
     asked.push({ request, call });
@@ -63,10 +69,16 @@ export function cannedServices(): CannedServices {
     },
     async *rebuildProjection(request, call) {
       asked.push({ request, call });
+      if (request.name === "careless") {
+        yield { position: 1n, target: 3n };
+        await once(call.signal, "abort");
+        return;
+      }
       for (let position = 1n; ; position += 1n) {
         if (request.name === "broken" && position === 3n) throw new Error("the secret cause");
         call.signal.throwIfAborted();
         const done = request.name !== "endless" && position === 3n;
+        streamed += 1;
         yield { position, target: 3n, done };
         if (done) return;
         await nextTurn();
@@ -78,7 +90,7 @@ export function cannedServices(): CannedServices {
     },
   };
 
-  return { services: [served(OrderTrackingService, tracking), served(OperationsService, operations)], asked };
+  return { services: [served(OrderTrackingService, tracking), served(OperationsService, operations)], asked, streamed: () => streamed };
 }
 
 /** Takes tokens such as "operator-ann"; refuses any other. */
@@ -90,7 +102,9 @@ export async function verifyCannedToken(token: string): Promise<Caller> {
 }
 
 /** Every reason of the protos but "unspecified". */
-export const REASONS: readonly RefusalReason[] = Object.keys(ErrorReason).filter((name): name is RefusalReason => Number.isNaN(Number(name)) && name !== "UNSPECIFIED");
+export const REASONS: readonly RefusalReason[] = Object.keys(ErrorReason).filter(
+  (name): name is RefusalReason => Number.isNaN(Number(name)) && name !== "UNSPECIFIED",
+);
 
 async function behave(orderId: string, signal: AbortSignal): Promise<void> {
   const reason = REASONS.find((name) => orderId === `refuse-${name}`);
@@ -112,7 +126,13 @@ function orderOf(orderId: string) {
     deliveryProvider: DeliveryProvider.UNSPECIFIED,
     statusHistory: [
       { status: OrderStatus.SUBMITTED, timestamp: { seconds: 1_800_000_000n }, actor: { role: Role.SERVICE, subject: "checkout" } },
-      { status: OrderStatus.STORE_NOTIFIED, previousStatus: OrderStatus.SUBMITTED, timestamp: { seconds: 1_800_000_001n }, actor: { role: Role.SERVICE, subject: "checkout" }, inferred: true },
+      {
+        status: OrderStatus.STORE_NOTIFIED,
+        previousStatus: OrderStatus.SUBMITTED,
+        timestamp: { seconds: 1_800_000_001n },
+        actor: { role: Role.SERVICE, subject: "checkout" },
+        inferred: true,
+      },
     ],
     metadata: { channel: "app" },
     version: 2,

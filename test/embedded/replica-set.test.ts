@@ -8,7 +8,10 @@ describe("startReplicaSet", () => {
     await using set = await startReplicaSet({ members: 3, electionTimeoutMillis: 500 });
     await using client = new MongoClient(set.url);
     const insert = () =>
-      client.db("test").collection("kept").insertOne({}, { writeConcern: { w: "majority", journal: true } });
+      client
+        .db("test")
+        .collection("kept")
+        .insertOne({}, { writeConcern: { w: "majority", journal: true } });
     await insert();
 
     const deposed = await set.stepDown();

@@ -1,9 +1,10 @@
-import { describe, expect, it } from "vitest";
 import { MongoClient } from "mongodb";
-import { MAX_BODY_BYTES } from "../../src/log/log-entry.ts";
-import { testDatabase } from "../support/mongo.ts";
+import { describe, expect, it } from "vitest";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
-import { anEntry, collect, openLog, testLog, wholeLog } from "./log-fixture.ts";
+import { MAX_BODY_BYTES } from "../../src/log/log-entry.ts";
+import { anEntry, collect, testLog, wholeLog } from "../support/log.ts";
+import { testDatabase } from "../support/mongo.ts";
+import { openLog } from "../support/open-log.ts";
 
 describe("append", () => {
   it("gives positions without a gap, in the order of the calls", async () => {
@@ -160,7 +161,9 @@ describe.each([2, 4])("%i processes on one log", (count) => {
     const recorded = await wholeLog(log.db);
     expect(recorded).toHaveLength(count * 200);
     positions.forEach((answers, writer) => {
-      expect(answers.map((position) => recorded[position - 1])).toEqual(Array.from({ length: 200 }, (_, index) => `writer-${writer}:${index + 1}`));
+      expect(answers.map((position) => recorded[position - 1])).toEqual(
+        Array.from({ length: 200 }, (_, index) => `writer-${writer}:${index + 1}`),
+      );
     });
   });
 });

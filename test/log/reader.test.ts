@@ -3,13 +3,16 @@ import { describe, expect, it } from "vitest";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
 import { EVENTS_COLLECTION, type StoredEvent } from "../../src/log/log-entry.ts";
 import type { Followed, ReadFilter } from "../../src/log/reader.ts";
+import { anEntry, collect, testLog } from "../support/log.ts";
 import { testDatabase } from "../support/mongo.ts";
-import { anEntry, collect, type LogAccess, openLog, testLog } from "./log-fixture.ts";
+import { type LogAccess, openLog } from "../support/open-log.ts";
 
 /** Twelve entries of three orders in turn; the second of each is a delivery. */
 async function twelveEntries({ appender }: LogAccess): Promise<void> {
   const entries = [1, 2, 3, 4].flatMap((version) =>
-    ["order-1", "order-2", "order-3"].map((stream) => anEntry(stream, version, version === 2 ? { kinds: ["pickingResumed", "orderDelivered"] } : {})),
+    ["order-1", "order-2", "order-3"].map((stream) =>
+      anEntry(stream, version, version === 2 ? { kinds: ["pickingResumed", "orderDelivered"] } : {}),
+    ),
   );
   await Promise.all(entries.map((entry) => appender.append(entry)));
 }
@@ -60,21 +63,17 @@ describe("reading forward", () => {
     await ensureLogIndexes(database.db);
     const client = new MongoClient(database.url, { monitorCommands: true });
     await using log = openLog(database.url, database.name, {}, client);
-    await Promise.all(Array.from({ length: 1500 }, (_, index) => log.appender.append(anEntry(`order-${index}`, 1, { paddingBytes: 30_000 }))));
-    let [fetches, batches, most] = [0, 0, 0];
+    await Promise.all(Array.from({ length: 2000 }, (_, index) => log.appender.append(anEntry(`order-${index}`, 1))));
+    let [fetches, batches] = [0, 0];
     client.on("commandSucceeded", ({ commandName }) => {
       if (commandName === "find" || commandName === "getMore") fetches++;
     });
-    for await (const entries of log.reader.readForward({ after: 0 })) {
+    for await (const entries of log.reader.readForward({ after: 0, batchSize: 100 })) {
       batches++;
-      most = Math.max(
-        most,
-        entries.reduce((sum, { body }) => sum + body.length, 0),
-      );
+      expect(entries.length).toBe(100);
       expect(fetches).toBeLessThanOrEqual(batches + 1);
     }
-    expect(batches).toBeGreaterThan(2);
-    expect(most).toBeLessThanOrEqual(16 * 1024 * 1024);
+    expect(batches).toBe(20);
   });
 });
 
@@ -106,10 +105,13 @@ describe("reading streams", () => {
         ["order-9", 0],
       ]),
     );
-    expect(Array.from(found, ([stream, entries]) => [stream, ...entries.map(({ entry }) => entry.version)])).toEqual([
-      ["order-1", 1, 2, 3, 4],
-      ["order-2", 3, 4],
-    ]);
+    expect(Array.from(found, ([stream, entries]) => [stream, ...entries.map(({ entry }) => entry.version)])).toEqual(
+      expect.arrayContaining([
+        ["order-1", 1, 2, 3, 4],
+        ["order-2", 3, 4],
+      ]),
+    );
+    expect(found.size).toBe(2);
     expect(positionsOf(await log.reader.readStream("order-1", 3))).toEqual([10]);
   });
 });
@@ -215,11 +217,11 @@ describe("a damaged log", () => {
     await expect(following.next()).rejects.toMatchObject(damage);
   });
 
-  it("is noticed going backward, too", async () => {
+  it.each([1, 5])("is noticed going backward, too, when position %i is missing", async (missing) => {
     await using log = await testLog();
     await twelveEntries(log);
-    await events(log).deleteOne({ _id: Long.fromNumber(5) });
-    await expect(collect(log.reader.readBackward({ batchSize: 2 }))).rejects.toMatchObject({ name: "LogDamaged", position: 5 });
+    await events(log).deleteOne({ _id: Long.fromNumber(missing) });
+    await expect(collect(log.reader.readBackward({ batchSize: 2 }))).rejects.toMatchObject({ name: "LogDamaged", position: missing });
   });
 
   it.each([

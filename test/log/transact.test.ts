@@ -4,7 +4,8 @@ import type { Event } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import type { Appender } from "../../src/log/appender.ts";
 import { type Category, type Command, createTransactor, type Transactor } from "../../src/log/transact.ts";
-import { anEntry, type LogAccess, testLog, wholeLog } from "./log-fixture.ts";
+import { anEntry, testLog, wholeLog } from "../support/log.ts";
+import type { LogAccess } from "../support/open-log.ts";
 
 /** How often a tally has been raised. */
 type Tally = number;
@@ -154,7 +155,12 @@ describe("a request_id seen before", () => {
     await using log = await testLog();
     const transactor = tallies(log);
     await transactor.transact("a", raise("request-1"));
-    await expect(transactor.transact("a", command(() => [RAISED], "request-1", "test.Tallies/Lower"))).rejects.toMatchObject({
+    await expect(
+      transactor.transact(
+        "a",
+        command(() => [RAISED], "request-1", "test.Tallies/Lower"),
+      ),
+    ).rejects.toMatchObject({
       reason: "REQUEST_ID_REUSED",
       metadata: { method: "test.Tallies/Raise" },
     });
@@ -183,7 +189,9 @@ describe("a race of twenty commands on one stream", () => {
     await using log = await testLog();
     const transactors = Array.from({ length: processes }, () => tallies(log.join()));
     const outcomes = await Promise.all(Array.from({ length: 20 }, (_, index) => transactors[index % processes]?.transact("a", raise())));
-    expect(outcomes.map((outcome) => outcome?.version).toSorted((a = 0, b = 0) => a - b)).toEqual(Array.from({ length: 20 }, (_, index) => index + 1));
+    expect(outcomes.map((outcome) => outcome?.version).toSorted((a = 0, b = 0) => a - b)).toEqual(
+      Array.from({ length: 20 }, (_, index) => index + 1),
+    );
     for (const outcome of outcomes) expect(outcome?.state).toBe(outcome?.version);
     expect(await wholeLog(log.db)).toHaveLength(20);
   });

@@ -51,12 +51,13 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
     await database.close();
   });
   const config = loadConfig({ DATABASE_NAME: databaseName, DATA_DIR: folder.path, GRPC_PORT: "0", HTTP_PORT: "0", ...environment });
-  const keys = await createDevelopmentKeys(folder.path);
+  const keys = await createDevelopmentKeys(config.dataDir);
   const log: string[] = [];
   const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }));
   parts.defer(() => app.stop());
 
-  const token = (caller: TestCaller) => issueDevelopmentToken(keys, config, { ...caller, role: roleName(caller.role), expiresInSeconds: 600 });
+  const token = (caller: TestCaller) =>
+    issueDevelopmentToken(keys, config, { ...caller, role: roleName(caller.role), expiresInSeconds: 600 });
   const authorized =
     (caller: TestCaller): Interceptor =>
     (next) =>

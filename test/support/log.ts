@@ -1,46 +1,28 @@
 import { randomBytes } from "node:crypto";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import type { Db, MongoClient } from "mongodb";
+import type { Db } from "mongodb";
 import type { Event } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
-import { type Appender, type AppenderOptions, createAppender } from "../../src/log/appender.ts";
+import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import type { AppenderOptions } from "../../src/log/appender.ts";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
-import { createLogClient } from "../../src/log/log-client.ts";
-import { createEntry, type EncodedEntry, EVENTS_COLLECTION, encodeEntry, type RecordedEntry, type StoredEvent } from "../../src/log/log-entry.ts";
-import { createLogReader, type LogReader } from "../../src/log/reader.ts";
-import { createLogger } from "../../src/logger.ts";
-import { testDatabase } from "../support/mongo.ts";
-
-/** One process's connection to a log: what the application builds of it. */
-export type LogAccess = AsyncDisposable & {
-  readonly client: MongoClient;
-  readonly db: Db;
-  readonly appender: Appender;
-  readonly reader: LogReader;
-};
+import {
+  createEntry,
+  type EncodedEntry,
+  EVENTS_COLLECTION,
+  encodeEntry,
+  type RecordedEntry,
+  type StoredEvent,
+} from "../../src/log/log-entry.ts";
+import { testDatabase } from "./mongo.ts";
+import { type LogAccess, openLog } from "./open-log.ts";
 
 /** A log of its own for one test, on the shared mongod. */
 export type TestLog = LogAccess & {
+  /** The server's address. */
+  readonly url: string;
   /** A further process on the same log. */
   join(options?: Partial<AppenderOptions>): LogAccess;
 };
-
-const OPTIONS: AppenderOptions = { maxQueuedEntries: 10_000, maxQueuedBytes: 64 * 1024 * 1024, patienceMs: 20_000 };
-
-/** Opens the log in a database, as a process of its own would. */
-export function openLog(url: string, database: string, options: Partial<AppenderOptions> = {}, client = createLogClient(url)): LogAccess {
-  const db = client.db(database);
-  const appender = createAppender(client, db, { ...OPTIONS, ...options }, createLogger("silent"));
-  return {
-    client,
-    db,
-    appender,
-    reader: createLogReader(db, appender.onAppended),
-    async [Symbol.asyncDispose]() {
-      await appender.close();
-      await client.close();
-    },
-  };
-}
 
 /** An empty log; dropped at the end of the `await using` block, when all who joined it have left. */
 export async function testLog(options: Partial<AppenderOptions> = {}): Promise<TestLog> {
@@ -54,6 +36,7 @@ export async function testLog(options: Partial<AppenderOptions> = {}): Promise<T
   };
   return {
     ...join(options),
+    url: database.url,
     join,
     async [Symbol.asyncDispose]() {
       for (const access of joined) await access[Symbol.asyncDispose]();
@@ -65,13 +48,19 @@ export async function testLog(options: Partial<AppenderOptions> = {}): Promise<T
 export type EntryParts = { readonly kinds?: readonly Event["kind"]["case"][]; readonly requestId?: string; readonly paddingBytes?: number };
 
 /** An entry with one small event, or those of the kinds given. */
-export function anEntry(stream: string, version: number, { kinds = ["pickingStarted"], requestId = "", paddingBytes = 0 }: EntryParts = {}): EncodedEntry {
+export function anEntry(
+  stream: string,
+  version: number,
+  { kinds = ["pickingStarted"], requestId = "", paddingBytes = 0 }: EntryParts = {},
+): EncodedEntry {
   const at = new Date();
   const entry = createEntry({
     entryId: randomBytes(16),
     stream,
     version,
     recordedAt: timestampFromDate(at),
+    actor: { role: Role.SERVICE, subject: "test" },
+    door: Door.GRPC,
     method: "test.Service/Method",
     requestId,
     correlationId: "x".repeat(paddingBytes),

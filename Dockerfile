@@ -1,0 +1,23 @@
+FROM node:24.21.0-bookworm-slim AS dependencies
+WORKDIR /app
+COPY package.json package-lock.json ./
+RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund
+
+FROM node:24.21.0-bookworm-slim
+ENV NODE_ENV=production \
+    DATA_DIR=/var/lib/ordertrail \
+    GRPC_HOST=0.0.0.0 \
+    HTTP_HOST=0.0.0.0 \
+    HTTP_PORT=8080
+RUN install --directory --owner=node --group=node --mode=700 /var/lib/ordertrail
+WORKDIR /app
+COPY --from=dependencies /app/node_modules node_modules
+COPY package.json ./
+COPY src src
+# By number, so that Kubernetes can tell that it is not root: the user "node".
+USER 1000:1000
+EXPOSE 50051 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.HTTP_PORT}/readyz`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+ENTRYPOINT ["node", "src/main.ts"]
+CMD ["start"]

@@ -1,0 +1,145 @@
+import { once } from "node:events";
+import { type DescMethod, type DescService, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import {
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Metadata,
+  type Server,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceDefinition,
+  type StatusObject,
+  type UntypedServiceImplementation,
+} from "@grpc/grpc-js";
+import { Refusal } from "../domain/refusal.ts";
+import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
+import { CALLER_LEFT, type WhenEnded, whenAborted } from "./deadline.ts";
+import { type Dispatcher, type Incoming, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
+import { encodeStatus, toCallFailure } from "./errors.ts";
+import type { Decoded } from "./request-checker.ts";
+
+/** Serves a service of the dispatcher on a grpc-js server. Streams end with the reason of `stopping` when it aborts. */
+export function addService(server: Server, service: DescService, dispatcher: Dispatcher, stopping: AbortSignal): void {
+  server.addService(definitionOf(service), implementationOf(service, dispatcher, stopping));
+}
+
+/** The service as grpc-js wants it, but with requests as bytes: what does not decode is the caller's mistake, not INTERNAL. */
+function definitionOf(service: DescService): ServiceDefinition {
+  return Object.fromEntries(
+    service.methods.map((method) => [
+      method.localName,
+      {
+        path: `/${service.typeName}/${method.name}`,
+        requestStream: false,
+        responseStream: method.methodKind === "server_streaming",
+        requestSerialize: (bytes: Buffer) => bytes,
+        requestDeserialize: (bytes: Buffer) => bytes,
+        responseSerialize: (message: Message) => asBuffer(toBinary(method.output, message)),
+        responseDeserialize: (bytes: Buffer) => fromBinary(method.output, bytes),
+      },
+    ]),
+  );
+}
+
+function implementationOf(service: DescService, dispatcher: Dispatcher, stopping: AbortSignal): UntypedServiceImplementation {
+  return Object.fromEntries(
+    service.methods.map((method) => {
+      switch (method.methodKind) {
+        case "unary":
+          return [method.localName, unaryHandler(method, dispatcher)];
+        case "server_streaming":
+          return [method.localName, streamHandler(method, dispatcher, stopping)];
+        default:
+          throw new Error(`${service.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
+      }
+    }),
+  );
+}
+
+function unaryHandler(method: DescMethod, dispatcher: Dispatcher): handleUnaryCall<Buffer, Message> {
+  return (call, callback) => {
+    const incoming = incomingOf(call, (end) => call.on("cancelled", () => end(CALLER_LEFT)));
+    dispatcher
+      .unary(method, () => decode(method, call.request), incoming)
+      .then(
+        (message) => {
+          call.sendMetadata(requestIdMetadata(incoming));
+          callback(null, message);
+        },
+        (thrown: unknown) => callback(statusOf(thrown, incoming)),
+      );
+  };
+}
+
+function streamHandler(method: DescMethod, dispatcher: Dispatcher, stopping: AbortSignal): handleServerStreamingCall<Buffer, Message> {
+  return (call) => {
+    const leaving = new AbortController();
+    call.on("cancelled", () => leaving.abort(CALLER_LEFT));
+    const incoming = incomingOf(call, whenAborted(AbortSignal.any([leaving.signal, stopping])));
+    call.sendMetadata(requestIdMetadata(incoming));
+    writeAll(
+      call,
+      dispatcher.stream(method, () => decode(method, call.request), incoming),
+      leaving.signal,
+    ).then(
+      () => call.end(),
+      (thrown: unknown) => call.emit("error", statusOf(thrown, incoming)),
+    );
+  };
+}
+
+/** Writes no faster than the caller reads. */
+async function writeAll(
+  call: ServerWritableStream<Buffer, Message>,
+  messages: AsyncIterable<Message>,
+  leaving: AbortSignal,
+): Promise<void> {
+  for await (const message of messages) {
+    if (!call.write(message)) await once(call, "drain", { signal: leaving });
+  }
+}
+
+function incomingOf(call: ServerUnaryCall<Buffer, Message> | ServerWritableStream<Buffer, Message>, whenEnded: WhenEnded): Incoming {
+  const { metadata } = call;
+  return {
+    door: Door.GRPC,
+    authorization: textOf(metadata, "authorization"),
+    traceId: traceIdOf(textOf(metadata, REQUEST_ID_HEADER)),
+    whenEnded,
+    timeoutMs: timeoutOf(call.getDeadline()),
+    peer: call.getPeer(),
+  };
+}
+
+function timeoutOf(deadline: Date | number): number | undefined {
+  return deadline === Number.POSITIVE_INFINITY ? undefined : Math.max(0, deadline.valueOf() - Date.now());
+}
+
+function textOf(metadata: Metadata, key: string): string | undefined {
+  return metadata.get(key)[0]?.toString();
+}
+
+function decode(method: DescMethod, bytes: Buffer): Decoded {
+  try {
+    return { message: fromBinary(method.input, bytes) };
+  } catch {
+    throw new Refusal("MALFORMED_REQUEST", `the message is not a ${method.input.typeName}: use the protos that reflection tells`);
+  }
+}
+
+function requestIdMetadata({ traceId }: Incoming): Metadata {
+  const metadata = new Metadata();
+  metadata.set(REQUEST_ID_HEADER, traceId);
+  return metadata;
+}
+
+function statusOf(thrown: unknown, incoming: Incoming): StatusObject {
+  const failure = toCallFailure(thrown, incoming.traceId);
+  const metadata = requestIdMetadata(incoming);
+  metadata.set("grpc-status-details-bin", asBuffer(encodeStatus(failure)));
+  return { code: failure.shape.code.valueOf(), details: failure.message, metadata };
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,167 @@
+import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Door } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
+import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
+import { eventually } from "../support/eventually.ts";
+import { OPERATOR } from "./grpc-calls.ts";
+import { MAX_REQUEST_BYTES, type OpenDoors, openDoors } from "./open-doors.ts";
+
+const headers = { authorization: OPERATOR };
+const GET_TRACKING = "/ordertrail.v1.OrderTrackingService/GetTracking";
+
+describe("the Connect door", () => {
+  let doors: OpenDoors;
+  beforeAll(async () => {
+    doors = await openDoors();
+  });
+  afterAll(() => doors[Symbol.asyncDispose]());
+
+  const post = (path: string, body: string, more: Record<string, string> = {}) =>
+    fetch(`${doors.http.url}${path}`, { method: "POST", headers: { ...headers, "content-type": "application/json", ...more }, body });
+
+  describe.each<[string, (baseUrl: string) => Transport]>([
+    ["Connect, JSON", (baseUrl) => createConnectTransport({ baseUrl, httpVersion: "1.1" })],
+    ["Connect, binary", (baseUrl) => createConnectTransport({ baseUrl, httpVersion: "1.1", useBinaryFormat: true })],
+    ["Connect, GET", (baseUrl) => createConnectTransport({ baseUrl, httpVersion: "1.1", useHttpGet: true })],
+    ["gRPC-Web", (baseUrl) => createGrpcWebTransport({ baseUrl, httpVersion: "1.1" })],
+  ])("by %s", (_protocol, transportTo) => {
+    it("answers a unary call", async () => {
+      const client = createClient(OrderTrackingService, transportTo(doors.http.url));
+      const { order } = await client.getTracking({ orderId: "order-1" }, { headers: { ...headers, "x-request-id": "trace-1" } });
+      expect(order).toMatchObject({ orderId: "order-1", position: 12n, metadata: { channel: "app" } });
+      expect(doors.asked.at(-1)?.call).toMatchObject({ door: Door.CONNECT, traceId: "trace-1", caller: { subject: "ann" } });
+    });
+
+    it("streams answers to their end", async () => {
+      const client = createClient(OperationsService, transportTo(doors.http.url));
+      const positions = [];
+      for await (const { position } of client.rebuildProjection({ name: "order_tracking" }, { headers })) positions.push(position);
+      expect(positions).toEqual([1n, 2n, 3n]);
+    });
+
+    it("tells what a stream fails with after its first answers", async () => {
+      const client = createClient(OperationsService, transportTo(doors.http.url));
+      const positions: bigint[] = [];
+      const failure = await rejection(
+        (async () => {
+          for await (const { position } of client.rebuildProjection({ name: "broken" }, { headers })) positions.push(position);
+        })(),
+      );
+      expect(positions).toEqual([1n, 2n]);
+      expect(failure.code).toBe(Code.Internal);
+      expect(failure.rawMessage).not.toContain("secret");
+    });
+
+    it("ends a stream when its reader leaves", async () => {
+      const client = createClient(OperationsService, transportTo(doors.http.url));
+      const leaving = new AbortController();
+      await rejection(
+        (async () => {
+          for await (const _answer of client.rebuildProjection({ name: "endless" }, { headers, signal: leaving.signal })) leaving.abort();
+        })(),
+      );
+      await eventually(() =>
+        expect(doors.asked.at(-1)).toMatchObject({ request: { name: "endless" }, call: { signal: { aborted: true } } }),
+      );
+    });
+
+    it("keeps to the caller's deadline", async () => {
+      const client = createClient(OrderTrackingService, transportTo(doors.http.url));
+      const failure = await rejection(client.getTracking({ orderId: "slow" }, { headers, timeoutMs: 100 }));
+      expect(failure.code).toBe(Code.DeadlineExceeded);
+    });
+
+    it("refuses who brings no token", async () => {
+      const client = createClient(OrderTrackingService, transportTo(doors.http.url));
+      expect((await rejection(client.getTracking({ orderId: "order-1" }))).code).toBe(Code.Unauthenticated);
+    });
+  });
+
+  it("echoes the request id", async () => {
+    const response = await post(GET_TRACKING, '{"orderId":"order-1"}', { "x-request-id": "mine" });
+    expect(response.headers.get("x-request-id")).toBe("mine");
+  });
+
+  it.each([
+    ["an unknown field", '{"orderId":"order-1","surprise":1}'],
+    ["a value of the wrong type", '{"orderId":7}'],
+    ["what is no JSON", '{"orderId":'],
+    ["JSON that is no object", "[]"],
+    ["metadata nested without end", `{"orderId":${"[".repeat(20_000)}${"]".repeat(20_000)}}`],
+  ])("calls %s an invalid argument", async (_what, body) => {
+    const response = await post(GET_TRACKING, body);
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({ code: "invalid_argument" });
+  });
+
+  it("refuses a message over the limit", async () => {
+    const response = await post(GET_TRACKING, JSON.stringify({ orderId: "o".repeat(MAX_REQUEST_BYTES) }));
+    expect(await response.json()).toMatchObject({ code: "resource_exhausted" });
+  });
+
+  it("answers a wrong HTTP method and a wrong content type with the error body of REST", async () => {
+    const method = await fetch(`${doors.http.url}${GET_TRACKING}`, { method: "PUT", headers });
+    expect(method.status).toBe(405);
+    expect(method.headers.get("allow")).toBe("POST, GET");
+    expect(await method.json()).toMatchObject({ code: "METHOD_NOT_ALLOWED", path: GET_TRACKING });
+    const type = await post(GET_TRACKING, "x", { "content-type": "text/plain" });
+    expect(type.status).toBe(415);
+    expect(await type.json()).toMatchObject({ code: "UNSUPPORTED_MEDIA_TYPE", path: GET_TRACKING });
+  });
+
+  it("does not let a command be sent by GET", async () => {
+    const response = await fetch(`${doors.http.url}/ordertrail.v1.OrderTrackingService/CancelOrder?encoding=json&message={}`, { headers });
+    expect(response.status).toBe(405);
+  });
+
+  it("lets scripts of the configured origins call, and of no others", async () => {
+    const preflight = (origin: string) =>
+      fetch(`${doors.http.url}${GET_TRACKING}`, {
+        method: "OPTIONS",
+        headers: {
+          origin,
+          "access-control-request-method": "POST",
+          "access-control-request-headers": "authorization,content-type,x-grpc-web,connect-timeout-ms",
+        },
+      });
+    const own = await preflight("https://shop.example");
+    expect(own.status).toBe(204);
+    expect(own.headers.get("access-control-allow-origin")).toBe("https://shop.example");
+    const allowed = own.headers.get("access-control-allow-headers")?.toLowerCase() ?? "";
+    for (const header of ["authorization", "content-type", "x-grpc-web", "connect-timeout-ms", "x-request-id"])
+      expect(allowed.split(",")).toContain(header);
+    expect((await preflight("https://elsewhere.example")).headers.has("access-control-allow-origin")).toBe(false);
+    const answer = await post(GET_TRACKING, '{"orderId":"order-1"}', { origin: "https://shop.example" });
+    expect(answer.headers.get("access-control-expose-headers")?.toLowerCase()).toContain("grpc-status-details-bin");
+  });
+});
+
+describe.each<[string, (baseUrl: string) => Transport]>([
+  ["Connect", (baseUrl) => createConnectTransport({ baseUrl, httpVersion: "1.1" })],
+  ["gRPC-Web", (baseUrl) => createGrpcWebTransport({ baseUrl, httpVersion: "1.1" })],
+])("the Connect door by %s, stopping", (_protocol, transportTo) => {
+  it.each(["endless", "careless"])("ends a stream whose handler is %s as unavailable, never as if it were complete", async (name) => {
+    await using doors = await openDoors();
+    const client = createClient(OperationsService, transportTo(doors.http.url));
+    const streamed = rejection(
+      (async () => {
+        for await (const _answer of client.rebuildProjection({ name }, { headers }));
+      })(),
+    );
+    await eventually(() => expect(doors.asked).toHaveLength(1));
+    await doors.http.stop();
+    expect((await streamed).code).toBe(Code.Unavailable);
+  });
+});
+
+/** What a call is rejected with; throws if it is not. */
+async function rejection(call: Promise<unknown>): Promise<ConnectError> {
+  try {
+    await call;
+  } catch (error) {
+    return ConnectError.from(error);
+  }
+  throw new Error("the call succeeded");
+}

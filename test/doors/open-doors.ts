@@ -1,0 +1,84 @@
+import { type Logger, pino } from "pino";
+import { createDispatcher } from "../../src/doors/dispatch.ts";
+import { type GrpcServer, startGrpcServer } from "../../src/doors/grpc-server.ts";
+import { type HttpServer, startHttpServer } from "../../src/doors/http-server.ts";
+import { createReadiness } from "../../src/doors/readiness.ts";
+import { type Asked, cannedServices, verifyCannedToken } from "./canned-services.ts";
+
+/** All three doors, open on free ports before canned services. */
+export type OpenDoors = AsyncDisposable & {
+  readonly grpc: GrpcServer;
+  readonly http: HttpServer;
+  /** What the handlers were asked, newest last. */
+  readonly asked: readonly Asked[];
+  /** How many answers the streams have made. */
+  streamed(): number;
+  /** What was logged, oldest first. */
+  readonly logged: readonly LogLine[];
+  /** Makes readiness fail, or succeed again. */
+  setReady(ready: boolean): void;
+};
+
+export type LogLine = { readonly level: number; readonly msg: string; readonly [key: string]: unknown };
+
+export const MAX_REQUEST_BYTES = 64 * 1024;
+export const MAX_RESPONSE_BYTES = 256 * 1024;
+export const MAX_DEADLINE_MS = 2_000;
+export const NOW = new Date("2026-06-01T12:00:00Z");
+
+/** Opens the doors; `await using` closes them. */
+export async function openDoors({ drainTimeoutMs = 1_000, grpcPort = 0, httpPort = 0 } = {}): Promise<OpenDoors> {
+  const { services, asked, streamed } = cannedServices();
+  const logged: LogLine[] = [];
+  const logger: Logger = pino({ level: "debug" }, { write: (line) => logged.push(JSON.parse(line)) });
+  const clock = () => NOW;
+  const dispatcher = createDispatcher({
+    services,
+    verifyToken: verifyCannedToken,
+    logger,
+    clock,
+    defaultDeadlineMs: 1_000,
+    maxDeadlineMs: MAX_DEADLINE_MS,
+  });
+  let ready = true;
+  const readiness = createReadiness(
+    {
+      mongodb: async () => {
+        if (!ready) throw new Error("no primary at secret-host:27017");
+      },
+    },
+    logger,
+  );
+  const shared = {
+    dispatcher,
+    host: "127.0.0.1",
+    maxRequestBytes: MAX_REQUEST_BYTES,
+    maxResponseBytes: MAX_RESPONSE_BYTES,
+    drainTimeoutMs,
+    readiness,
+    logger,
+  };
+  await using opened = new AsyncDisposableStack();
+  const grpc = await startGrpcServer({ ...shared, port: grpcPort });
+  opened.defer(() => grpc.stop());
+  const http = await startHttpServer({
+    ...shared,
+    port: httpPort,
+    clock,
+    corsOrigins: ["https://shop.example"],
+    jwks: () => ({ keys: [{ kty: "EC", kid: "test" }] }),
+  });
+  opened.defer(() => http.stop());
+  const doors = opened.move();
+  return {
+    grpc,
+    http,
+    asked,
+    streamed,
+    logged,
+    setReady: (value) => {
+      ready = value;
+    },
+    [Symbol.asyncDispose]: () => doors.disposeAsync(),
+  };
+}

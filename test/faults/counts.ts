@@ -1,0 +1,14 @@
+/** How often each fault happens, and the seed of when: small numbers by default; `npm run test:faults` sets them. */
+export const COUNTS = {
+  seed: fromEnvironment("FAULTS_SEED", Date.now() % 1_000_000),
+  writerKills: fromEnvironment("FAULTS_WRITER_KILLS", 3),
+  projectorKills: fromEnvironment("FAULTS_PROJECTOR_KILLS", 4),
+  stepDowns: fromEnvironment("FAULTS_STEP_DOWNS", 1),
+  primaryKills: fromEnvironment("FAULTS_PRIMARY_KILLS", 1),
+  freezes: fromEnvironment("FAULTS_FREEZES", 0),
+} as const;
+
+function fromEnvironment(name: string, otherwise: number): number {
+  const value = process.env[name];
+  return value === undefined ? otherwise : Number(value);
+}

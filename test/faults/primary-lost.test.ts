@@ -1,0 +1,72 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { eventually } from "../support/eventually.ts";
+import { type ReplicaSet, startReplicaSet } from "../support/mongo.ts";
+import { type Campaign, startCampaign } from "./campaign.ts";
+import { COUNTS } from "./counts.ts";
+import { createRandom } from "./random.ts";
+
+/** How long the writers may be without an answer around a fault. */
+const LONGEST_SILENCE_MS = 20_000;
+
+const random = createRandom(COUNTS.seed);
+let set: ReplicaSet;
+
+beforeAll(async () => {
+  set = await startReplicaSet({ members: 3, electionTimeoutMillis: 1000 });
+});
+afterAll(() => set[Symbol.asyncDispose]());
+
+async function stepDown(): Promise<void> {
+  await set.stepDown();
+}
+
+async function killPrimary(campaign: Campaign): Promise<void> {
+  const primary = await set.primary();
+  await set.kill(primary);
+  await campaign.progress(1 + random(50));
+  await set.restart(primary);
+}
+
+async function freezePrimary(campaign: Campaign): Promise<void> {
+  const primary = await set.primary();
+  set.pause(primary);
+  try {
+    await campaign.progress(1 + random(50));
+  } finally {
+    set.resume(primary);
+  }
+}
+
+describe.each([
+  ["steps down", COUNTS.stepDowns, stepDown],
+  ["is killed", COUNTS.primaryKills, killPrimary],
+  ["freezes", COUNTS.freezes, freezePrimary],
+] as const)("two writers, while the primary %s", (what, count, strike) => {
+  it.runIf(count > 0)(
+    `${count} times (seed ${COUNTS.seed}), lose nothing acknowledged, leave no gap, record no request twice, and soon go on`,
+    { timeout: 60_000 + count * 40_000 },
+    async () => {
+      await using campaign = await startCampaign(set.url, what.replace(" ", "_"), 2, COUNTS.seed);
+      await campaign.progress(1);
+      for (let time = 0; time < count; time++) {
+        await wholeSet();
+        await campaign.progress(1 + random(500));
+        await strike(campaign);
+        await campaign.progress(1);
+      }
+      await wholeSet();
+      const { acknowledged, longestSilenceMs } = await campaign.verify();
+      expect(acknowledged).toBeGreaterThan(10 * count);
+      expect(longestSilenceMs).toBeLessThan(LONGEST_SILENCE_MS);
+    },
+  );
+});
+
+/** Waits until every member is up and copies, so that the set can bear the next loss. */
+async function wholeSet(): Promise<void> {
+  const primary = await set.primary();
+  await eventually(async () => {
+    const { members } = await set.command(primary, { replSetGetStatus: 1 });
+    expect((members as { stateStr: string }[]).map(({ stateStr }) => stateStr).toSorted()).toEqual(["PRIMARY", "SECONDARY", "SECONDARY"]);
+  }, 30_000);
+}

@@ -1,0 +1,33 @@
+import { spawnSync } from "node:child_process";
+import { Command, InvalidArgumentError } from "commander";
+
+/** The fault campaigns at full length: tells test/faults/counts.ts how often, and runs them. */
+const COUNTS = [
+  ["writer-kills", "how often a writer is killed in the middle of its batches", "20"],
+  ["step-downs", "how often the primary of three members steps down", "10"],
+  ["primary-kills", "how often the primary is killed", "10"],
+  ["freezes", "how often the primary is frozen, and goes on later", "3"],
+  ["projector-kills", "how often a projector is killed", "20"],
+] as const;
+
+const program = new Command("npm run test:faults --")
+  .description("Kills writers and members of the database under load, and checks that nothing acknowledged is lost or doubled.")
+  .argument("[vitest...]", "arguments for vitest, after a further --");
+for (const [name, description, byDefault] of COUNTS) program.option(`--${name} <n>`, description, wholeNumber, byDefault);
+program.option("--seed <n>", "repeats the moments of an earlier run, which printed it", wholeNumber);
+program.parse();
+
+const environment = Object.entries(program.opts<Record<string, string>>()).map(([name, value]) => {
+  const variable = `FAULTS_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+  return [variable, value];
+});
+const { status } = spawnSync("vitest", ["run", "test/faults", ...program.args], {
+  stdio: "inherit",
+  env: { ...process.env, ...Object.fromEntries(environment) },
+});
+process.exitCode = status ?? 1;
+
+function wholeNumber(text: string): string {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError("It must be a whole number.");
+  return text;
+}
