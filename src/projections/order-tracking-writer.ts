@@ -29,7 +29,7 @@ type Held = {
 
 const ORDER_STREAMS = orderStream("");
 /** What the states in memory may weigh together; a state takes some five bytes of memory for each that `weigh` counts. */
-const MAX_WEIGHT = 10_000_000;
+const MAX_WEIGHT = 6_000_000;
 const WRITE_BATCH = 250;
 const LOG_READ_STREAMS = 500;
 const DUPLICATE_KEY = 11000;

@@ -158,6 +158,8 @@ describe("the gRPC door", () => {
     stream.on("error", () => undefined);
     stream.cancel();
     await eventually(() => expect(signal.aborted).toBe(true));
+    const logged = () => doors.logged.filter((line) => line["method"] === "ordertrail.v1.OperationsService/RebuildProjection");
+    await eventually(() => expect(logged().at(-1)).toMatchObject({ code: "CANCELLED" }));
   });
 
   it("describes its services by reflection, with all that they import", async () => {
@@ -222,7 +224,7 @@ describe("the gRPC door, stopping", () => {
   it("cuts off what does not end within the drain timeout", async () => {
     await using doors = await openDoors({ drainTimeoutMs: 50 });
     using client = grpcClient(doors.grpc.address);
-    const slow = failureOf(callUnary(client, getTracking, { orderId: "deaf" }, { requestId: "under-way" }));
+    const slow = failureOf(callUnary(client, getTracking, { orderId: "deaf" }, { options: { deadline: Date.now() + MAX_DEADLINE_MS } }));
     await eventually(() => expect(doors.asked).toHaveLength(1));
     await doors.grpc.stop();
     await slow;

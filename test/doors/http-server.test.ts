@@ -128,7 +128,9 @@ describe("the HTTP port, stopping", () => {
 
   it("cuts off what does not end within the drain timeout", async () => {
     await using doors = await openDoors({ drainTimeoutMs: 50 });
-    const call = fetch(`${doors.http.url}/orders/tracking/deaf`, { headers }).catch(() => "cut off");
+    const call = fetch(`${doors.http.url}/orders/tracking/deaf`, { headers: { ...headers, "connect-timeout-ms": "2000" } }).catch(
+      () => "cut off",
+    );
     await eventually(() => expect(doors.asked).toHaveLength(1));
     await doors.http.stop();
     expect(await call).toBe("cut off");

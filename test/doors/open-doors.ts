@@ -37,7 +37,7 @@ export async function openDoors({ drainTimeoutMs = 1_000, grpcPort = 0, httpPort
     verifyToken: verifyCannedToken,
     logger,
     clock,
-    defaultDeadlineMs: 1_000,
+    defaultDeadlineMs: 300,
     maxDeadlineMs: MAX_DEADLINE_MS,
   });
   let ready = true;
