@@ -28,8 +28,6 @@ type Held = {
 };
 
 const ORDER_STREAMS = orderStream("");
-/** What the states in memory may weigh together; a state takes some five bytes of memory for each that `weigh` counts. */
-const MAX_WEIGHT = 6_000_000;
 const WRITE_BATCH = 250;
 const LOG_READ_STREAMS = 500;
 const DUPLICATE_KEY = 11000;
@@ -44,9 +42,11 @@ export function openOrderTracking(options: {
   readonly reader: LogReader;
   /** Whether the documents of the copy may be taken for the state of their orders; otherwise it is read from the log. */
   readonly trusted: boolean;
+  /** What the orders in memory may weigh together; each takes some five bytes of memory for each that `weigh` counts. */
+  readonly maxWeight: number;
   readonly onDriverLeft?: (orderIds: readonly string[]) => Promise<void>;
 }): ProjectionWriter {
-  const { target, reader, trusted, onDriverLeft } = options;
+  const { target, reader, trusted, maxWeight, onDriverLeft } = options;
   /** By order id, the most recently used last. */
   const held = new Map<string, Held>();
   let weight = 0;
@@ -117,7 +117,7 @@ export function openOrderTracking(options: {
   }
 
   async function makeRoom(): Promise<void> {
-    if (weight <= MAX_WEIGHT) return;
+    if (weight <= maxWeight) return;
     const leaving = new Map<string, Held>();
     let remaining = weight;
     const leave = (orderId: string, known: Held) => {
@@ -128,7 +128,7 @@ export function openOrderTracking(options: {
       if (!known.order || isFinal(known.order.state.status)) leave(orderId, known);
     }
     for (const [orderId, known] of held) {
-      if (remaining <= MAX_WEIGHT / 2) break;
+      if (remaining <= 0.9 * maxWeight) break;
       if (!leaving.has(orderId)) leave(orderId, known);
     }
     await writeChanged(leaving.values());

@@ -15,6 +15,11 @@ export const ORDER_TRACKING = "order_tracking";
 /** To be raised when `toDocument` or the domain's `evolve` yield other documents than before for the same entries. */
 const REVISION = 1;
 
+/** The live collection is written with every batch, so that orders in memory only spare reads: some 1,500 of usual size. */
+const LIVE_WEIGHT = 3_000_000;
+/** A copy need not be written before the order leaves memory: best if all that are open at one time fit in, here some 5,000. */
+const COPY_WEIGHT = 10_000_000;
+
 const INDEXES: readonly IndexDescription[] = [
   { key: { store_id: 1 } },
   { key: { customer_id: 1 } },
@@ -45,7 +50,7 @@ export function createOrderTrackingProjection(db: Db, reader: LogReader, locatio
         target: collection(name),
         reader,
         trusted,
-        ...(name === ORDER_TRACKING && { onDriverLeft: locations.remove }),
+        ...(name === ORDER_TRACKING ? { maxWeight: LIVE_WEIGHT, onDriverLeft: locations.remove } : { maxWeight: COPY_WEIGHT }),
       }),
     carryOver: locations.copyInto,
     async documentAt(orderId, version) {

@@ -11,7 +11,7 @@ import type { Turns } from "./turns.ts";
 
 const READ_BATCH = 250;
 /** How long what was read may be held back from the copy: as much is read again after a crash. */
-const SETTLE_MS = 5000;
+const SETTLE_MS = 15_000;
 /** How far behind the live one a copy may be for the live one to stop and wait for it. */
 const CLOSE_ENTRIES = 1000;
 

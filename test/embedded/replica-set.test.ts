@@ -25,7 +25,7 @@ describe("startReplicaSet", () => {
     await set.restart(killed);
 
     const frozen = await set.primary();
-    set.pause(frozen);
+    await set.pause(frozen);
     await eventually(async () => expect(await set.primary()).not.toBe(frozen));
     set.resume(frozen);
     await eventually(insert);

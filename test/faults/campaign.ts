@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { MongoError } from "mongodb";
 import { expect } from "vitest";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
-import type { RecordedEntry } from "../../src/log/log-entry.ts";
+import { EVENTS_COLLECTION, type RecordedEntry } from "../../src/log/log-entry.ts";
 import { eventually } from "../support/eventually.ts";
 import { type LogAccess, openLog } from "../support/open-log.ts";
 import { createRandom } from "./random.ts";
@@ -17,6 +17,8 @@ export type Campaign = AsyncDisposable & {
   progress(answers: number): Promise<void>;
   /** Kills a writer without warning; another takes over its open requests. */
   killWriter(): Promise<void>;
+  /** Waits until the primary holds entries that are not on a majority. */
+  entriesOfPrimaryAlone(): Promise<void>;
   /** Lets the writers end, and checks the log against all that they and the followers were told. */
   verify(): Promise<Findings>;
 };
@@ -34,10 +36,10 @@ export async function startCampaign(url: string, database: string, writers: numb
   const random = createRandom(seed);
   const log = openLog(url, database);
   await ensureLogIndexes(log.db);
-  const following = new AbortController();
-  const followers = [follow(log, following.signal), follow(log, following.signal, ["PickingResumed"])];
-  const acknowledged = new Map<string, number>();
   const problems: string[] = [];
+  const following = new AbortController();
+  const followers = [follow(log, problems, following.signal), follow(log, problems, following.signal, ["PickingResumed"])];
+  const acknowledged = new Map<string, number>();
   const running: Writer[] = [];
   let started = 0;
   let lastAnswerAt = performance.now();
@@ -88,6 +90,13 @@ export async function startCampaign(url: string, database: string, writers: numb
       await writer.ended;
       running.push(startWriter([...writer.open]));
     },
+    async entriesOfPrimaryAlone() {
+      const newest = log.db.collection(EVENTS_COLLECTION).find({}, { readConcern: "local" }).sort({ _id: -1 }).limit(1);
+      await eventually(async () => {
+        const [entry] = await newest.clone().toArray();
+        expect(Number(entry?._id)).toBeGreaterThan(await log.reader.head());
+      });
+    },
     async verify() {
       for (const { child } of running) child.kill("SIGTERM");
       await Promise.all(running.map(({ ended }) => ended));
@@ -122,9 +131,10 @@ async function ended(child: ChildProcess, problems: string[]): Promise<void> {
   if (signal !== "SIGKILL" && code !== 0) problems.push(`a writer ended with ${signal ?? `code ${code}`}: ${said}`);
 }
 
-/** Follows the log, going on after each fault of the database from where it was. */
+/** Follows the log, going on after each fault of the database from where it was. What else ends it is a problem. */
 function follow(
   { reader }: LogAccess,
+  problems: string[],
   signal: AbortSignal,
   types?: readonly string[],
 ): { readonly seen: number[]; readonly ended: Promise<void> } {
@@ -138,7 +148,10 @@ function follow(
           after = position;
         }
       } catch (error) {
-        if (!signal.aborted && !(error instanceof MongoError)) throw error;
+        if (!signal.aborted && !(error instanceof MongoError)) {
+          problems.push(`a follower ended at ${after}: ${error}`);
+          return;
+        }
         await pause(20);
       }
     }

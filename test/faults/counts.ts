@@ -5,7 +5,7 @@ export const COUNTS = {
   projectorKills: fromEnvironment("FAULTS_PROJECTOR_KILLS", 4),
   stepDowns: fromEnvironment("FAULTS_STEP_DOWNS", 1),
   primaryKills: fromEnvironment("FAULTS_PRIMARY_KILLS", 1),
-  freezes: fromEnvironment("FAULTS_FREEZES", 0),
+  freezes: fromEnvironment("FAULTS_FREEZES", 1),
 } as const;
 
 function fromEnvironment(name: string, otherwise: number): number {

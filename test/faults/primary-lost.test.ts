@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.ts";
+import { holdReplication } from "../support/hold-replication.ts";
 import { type ReplicaSet, startReplicaSet } from "../support/mongo.ts";
 import { type Campaign, startCampaign } from "./campaign.ts";
 import { COUNTS } from "./counts.ts";
@@ -20,16 +21,20 @@ async function stepDown(): Promise<void> {
   await set.stepDown();
 }
 
+/** Every other time the primary dies with entries that nobody else has: otherwise copies are too quick for that. */
 async function killPrimary(campaign: Campaign): Promise<void> {
   const primary = await set.primary();
+  const letGo = random(2) === 0 ? await holdReplication(set, primary) : undefined;
+  if (letGo) await campaign.entriesOfPrimaryAlone();
   await set.kill(primary);
+  await letGo?.();
   await campaign.progress(1 + random(50));
   await set.restart(primary);
 }
 
 async function freezePrimary(campaign: Campaign): Promise<void> {
   const primary = await set.primary();
-  set.pause(primary);
+  await set.pause(primary);
   try {
     await campaign.progress(1 + random(50));
   } finally {
@@ -42,24 +47,22 @@ describe.each([
   ["is killed", COUNTS.primaryKills, killPrimary],
   ["freezes", COUNTS.freezes, freezePrimary],
 ] as const)("two writers, while the primary %s", (what, count, strike) => {
-  it.runIf(count > 0)(
-    `${count} times (seed ${COUNTS.seed}), lose nothing acknowledged, leave no gap, record no request twice, and soon go on`,
-    { timeout: 60_000 + count * 40_000 },
-    async () => {
-      await using campaign = await startCampaign(set.url, what.replace(" ", "_"), 2, COUNTS.seed);
-      await campaign.progress(1);
-      for (let time = 0; time < count; time++) {
-        await wholeSet();
-        await campaign.progress(1 + random(500));
-        await strike(campaign);
-        await campaign.progress(1);
-      }
+  it(`${count} times (seed ${COUNTS.seed}), lose nothing acknowledged, leave no gap, record no request twice, and soon go on`, {
+    timeout: 60_000 + count * 40_000,
+  }, async () => {
+    await using campaign = await startCampaign(set.url, what.replace(" ", "_"), 2, COUNTS.seed);
+    await campaign.progress(1);
+    for (let time = 0; time < count; time++) {
       await wholeSet();
-      const { acknowledged, longestSilenceMs } = await campaign.verify();
-      expect(acknowledged).toBeGreaterThan(10 * count);
-      expect(longestSilenceMs).toBeLessThan(LONGEST_SILENCE_MS);
-    },
-  );
+      await campaign.progress(1 + random(500));
+      await strike(campaign);
+      await campaign.progress(1);
+    }
+    await wholeSet();
+    const { acknowledged, longestSilenceMs } = await campaign.verify();
+    expect(acknowledged).toBeGreaterThan(10 * count);
+    expect(longestSilenceMs).toBeLessThan(LONGEST_SILENCE_MS);
+  });
 });
 
 /** Waits until every member is up and copies, so that the set can bear the next loss. */

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
 import { EVENTS_COLLECTION, type StoredEvent, toStored } from "../../src/log/log-entry.ts";
 import { eventually } from "../support/eventually.ts";
+import { holdReplication } from "../support/hold-replication.ts";
 import { anEntry, collect, wholeLog } from "../support/log.ts";
 import { type Member, type ReplicaSet, startReplicaSet } from "../support/mongo.ts";
 import { openLog } from "../support/open-log.ts";
@@ -13,16 +14,8 @@ beforeAll(async () => {
 });
 afterAll(() => set[Symbol.asyncDispose]());
 
-const secondariesOf = (primary: Member) => set.members.filter((member) => member !== primary);
-
-/** Lets the secondaries stay alive and copy nothing, so that whatever the primary writes is not on a majority. */
-async function holdReplication(secondaries: readonly Member[], mode: "alwaysOn" | "off"): Promise<void> {
-  await Promise.all(secondaries.map((member) => set.command(member, { configureFailPoint: "stopReplProducer", mode })));
-}
-
 it("an entry held open is passed by no reader and no other writer, and then takes its place", async () => {
   const primary = await set.primary();
-  const secondaries = secondariesOf(primary);
   await using writer = openLog(set.url, "held_open", { patienceMs: 60_000 });
   await using other = openLog(set.url, "held_open", { patienceMs: 60_000 });
   await using impatient = openLog(set.url, "held_open", { patienceMs: 1000 });
@@ -37,7 +30,7 @@ it("an entry held open is passed by no reader and no other writer, and then take
   })();
   await expect.poll(() => followed).toEqual([1]);
 
-  await holdReplication(secondaries, "alwaysOn");
+  const letGo = await holdReplication(set, primary);
   const answered: string[] = [];
   const held = writer.appender.append(anEntry("order-2", 1)).finally(() => answered.push("held"));
   const local = () => writer.db.collection("events").countDocuments({}, { readConcern: "local" });
@@ -51,7 +44,7 @@ it("an entry held open is passed by no reader and no other writer, and then take
   expect(await other.reader.readStream("order-2", 0)).toEqual([]);
   expect(followed).toEqual([1]);
 
-  await holdReplication(secondaries, "off");
+  await letGo();
   const [heldAt, rivalAt] = await Promise.all([held, rival]);
   const recorded = await wholeLog(writer.db);
   expect([recorded[heldAt - 1], recorded[rivalAt - 1]]).toEqual(["order-2:1", "order-3:1"]);
@@ -64,19 +57,18 @@ it("an entry held open is passed by no reader and no other writer, and then take
 
 it("an entry that is lost with its primary and its writer leaves no gap", async () => {
   const primary = await set.primary();
-  const secondaries = secondariesOf(primary);
   await using log = openLog(set.url, "lost", { patienceMs: 60_000 });
   await ensureLogIndexes(log.db);
   await log.appender.append(anEntry("order-1", 1));
 
-  await holdReplication(secondaries, "alwaysOn");
+  const letGo = await holdReplication(set, primary);
   await log.db.collection<StoredEvent>(EVENTS_COLLECTION).insertOne(toStored(anEntry("order-2", 1), 2), { writeConcern: { w: 1 } });
   await using other = openLog(set.url, "lost", { patienceMs: 60_000 });
   const appended = other.appender.append(anEntry("order-3", 1));
   // The other process has looked for the tail, and sent its entry to the primary that is about to die.
   await eventually(async () => expect(await insertsUnderWay(primary)).toBe(1));
   await set.kill(primary);
-  await holdReplication(secondaries, "off");
+  await letGo();
 
   expect(await appended).toBe(2);
   expect(await wholeLog(log.db)).toEqual(["order-1:1", "order-3:1"]);

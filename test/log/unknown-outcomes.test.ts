@@ -125,7 +125,7 @@ describe("a database that does not take entries", () => {
     const [member] = server.members;
     if (!member) throw new Error("there is no member");
     await impatient.appender.append(anEntry("order-0", 1));
-    server.pause(member);
+    await server.pause(member);
     const started = performance.now();
     const outcomes = await Promise.allSettled(three(impatient));
     const tookMs = performance.now() - started;

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Db, MongoClient } from "mongodb";
-import { inject } from "vitest";
+import { expect, inject } from "vitest";
 import { type Mongod, startMongodMember } from "../../src/embedded/mongod.ts";
 import { eventually } from "./eventually.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -43,8 +44,8 @@ export type ReplicaSet = AsyncDisposable & {
   kill(member: Member): Promise<void>;
   /** Starts a killed member again, on its port and data. */
   restart(member: Member): Promise<void>;
-  /** Freezes a member (SIGSTOP): its connections stay open, and nothing answers. */
-  pause(member: Member): void;
+  /** Freezes a member (SIGSTOP) and waits until it stands still: its connections stay open, and nothing answers. */
+  pause(member: Member): Promise<void>;
   /** Lets a frozen member go on. */
   resume(member: Member): void;
   /** Runs a command on a member's admin database, whatever state the member is in; fail points are enabled. */
@@ -105,7 +106,11 @@ export async function startReplicaSet(options: { members: number; electionTimeou
       const index = members.indexOf(member);
       running[index] = await start(index, member.port);
     },
-    pause: (member) => process.kill(processOf(member).pid, "SIGSTOP"),
+    async pause(member) {
+      const { pid } = processOf(member);
+      process.kill(pid, "SIGSTOP");
+      await eventually(() => assertFrozen(pid));
+    },
     resume: (member) => process.kill(processOf(member).pid, "SIGCONT"),
     command: adminCommand,
     async [Symbol.asyncDispose]() {
@@ -113,6 +118,13 @@ export async function startReplicaSet(options: { members: number; electionTimeou
       await folder[Symbol.asyncDispose]();
     },
   };
+}
+
+/** The signal only asks: on a busy machine, some threads go on for a while. */
+async function assertFrozen(pid: number): Promise<void> {
+  if (process.platform !== "linux") return;
+  const threads = (await readdir(`/proc/${pid}/task`)).map((thread) => readFile(`/proc/${pid}/task/${thread}/stat`, "utf8"));
+  for (const stat of await Promise.all(threads)) expect(stat).toMatch(/\) T /);
 }
 
 async function isPrimary(member: Member): Promise<boolean> {
