@@ -35,7 +35,7 @@ export type App = {
 
 const MAX_RESPONSE_BYTES = 32 * 1024 * 1024;
 const PATIENCE_MS = 8000;
-const LEASE_MS = 10_000;
+const LEASE_MS = 5000;
 const CACHED_ORDERS = 20_000;
 const CACHED_TOKENS = 10_000;
 

@@ -1,20 +1,34 @@
 import pino, { type DestinationStream, type Logger } from "pino";
 
-/** Where personal data and secrets would stand, should anyone ever log an object that holds them. */
+/**
+ * What is blotted out should anyone ever log it: fields that hold personal data or secrets, and objects that have such
+ * fields somewhere. By name at the top of a line, for lines are flat: paths with wildcards cost 40 µs a line.
+ */
 const REDACTED = [
   "authorization",
   "token",
-  "recipient",
+  "name",
   "phone",
   "email",
-  "name",
   "address",
   "instructions",
   "note",
-  "proof",
-  "personal",
   "license_plate",
   "photo_url",
+  "recipient",
+  "personal",
+  "proof",
+  "proof_of_delivery",
+  "driver",
+  "driver_details",
+  "metadata",
+  "order",
+  "entry",
+  "document",
+  "request",
+  "response",
+  "headers",
+  "body",
 ];
 
 /**
@@ -27,7 +41,7 @@ export function createLogger(level: string, destination?: DestinationStream): Lo
     base: { service: "ordertrail", pid: process.pid },
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
-    redact: { paths: REDACTED.flatMap((field) => [field, `*.${field}`, `*.*.${field}`]), censor: "[redacted]" },
+    redact: { paths: REDACTED, censor: "[redacted]" },
     serializers: { err: errorForLog },
   };
   return destination ? pino(options, destination) : pino(options);

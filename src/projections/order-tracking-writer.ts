@@ -33,8 +33,8 @@ const LOG_READ_STREAMS = 500;
 const DUPLICATE_KEY = 11000;
 
 /**
- * Writes the documents of one copy of `order_tracking`. Orders stay in memory until `flush`, or until they weigh too much:
- * those that have ended go first, so that in a rebuild most documents are written once. `onDriverLeft` hears of the orders
+ * Writes the documents of one copy of `order_tracking`. Changes stay in memory until `flush`, until the order has ended, or
+ * until all weigh too much; so in a rebuild most documents are written once. `onDriverLeft` hears of the orders
  * whose driver's place has no meaning any more, after that was written.
  */
 export function openOrderTracking(options: {
@@ -49,6 +49,8 @@ export function openOrderTracking(options: {
   const { target, reader, trusted, maxWeight, onDriverLeft } = options;
   /** By order id, the most recently used last. */
   const held = new Map<string, Held>();
+  /** Those among them of which no more is to be expected. */
+  const ended = new Set<string>();
   let weight = 0;
 
   function touch(orderId: string, known: Held): void {
@@ -114,25 +116,26 @@ export function openOrderTracking(options: {
     known.weight = weigh(after.state);
     weight += known.weight;
     touch(orderId, known);
+    if (isFinal(after.state.status)) ended.add(orderId);
   }
 
   async function makeRoom(): Promise<void> {
-    if (weight <= maxWeight) return;
+    if (weight <= maxWeight && ended.size < WRITE_BATCH) return;
     const leaving = new Map<string, Held>();
     let remaining = weight;
-    const leave = (orderId: string, known: Held) => {
+    const leave = (orderId: string, known: Held | undefined) => {
+      if (!known) return;
       leaving.set(orderId, known);
       remaining -= known.weight;
     };
+    for (const orderId of ended) leave(orderId, held.get(orderId));
     for (const [orderId, known] of held) {
-      if (!known.order || isFinal(known.order.state.status)) leave(orderId, known);
-    }
-    for (const [orderId, known] of held) {
-      if (remaining <= 0.9 * maxWeight) break;
+      if (remaining <= maxWeight) break;
       if (!leaving.has(orderId)) leave(orderId, known);
     }
     await writeChanged(leaving.values());
     for (const orderId of leaving.keys()) held.delete(orderId);
+    ended.clear();
     weight = remaining;
   }
 

@@ -71,7 +71,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     );
     // A request_id seen before is answered without deciding, so the right to the answer is looked at here.
     if (!mayAccess(caller, outcome.state) && !(outcome.before && mayAccess(caller, outcome.before))) throw notFound(request.orderId);
-    if (outcome.appended) logMove(call, method, outcome);
+    if (outcome.appended) logMove(call, outcome);
     return { order: await show(outcome, call) };
   }
 
@@ -306,7 +306,7 @@ function notFound(orderId: string): Refusal {
   return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
 }
 
-function logMove(call: Call, method: string, { before, state, version, position }: Outcome<OrderState>): void {
+function logMove(call: Call, { before, state, version, position }: Outcome<OrderState>): void {
   call.logger.info(
     {
       order_id: state.orderId,
@@ -314,7 +314,6 @@ function logMove(call: Call, method: string, { before, state, version, position 
       version,
       from: before && OrderStatus[before.status],
       to: OrderStatus[state.status],
-      method,
       role: Role[call.caller.role],
     },
     before?.status === state.status ? "order changed" : "order moved",

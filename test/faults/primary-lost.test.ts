@@ -28,8 +28,11 @@ async function killPrimary(campaign: Campaign): Promise<void> {
   if (letGo) await campaign.entriesOfPrimaryAlone();
   await set.kill(primary);
   await letGo?.();
-  await campaign.progress(1 + random(50));
-  await set.restart(primary);
+  try {
+    await campaign.progress(1 + random(50));
+  } finally {
+    await set.restart(primary);
+  }
 }
 
 async function freezePrimary(campaign: Campaign): Promise<void> {
