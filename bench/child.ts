@@ -14,6 +14,8 @@ export type Work<Task, Answer> = { readonly answer: (task: Task) => Promise<Answ
 
 type Message<Answer> = { readonly ready: true } | { readonly answer: Answer } | { readonly error: string };
 
+/** What `npm start` gives Node, too; the same for every contender. */
+const NODE_FLAGS = ["--max-semi-space-size=16"];
 /** How long a child may take to let go of what it holds. */
 const CLOSE_TIMEOUT_MS = 20_000;
 
@@ -23,7 +25,7 @@ const CLOSE_TIMEOUT_MS = 20_000;
  */
 export async function startChild<Task, Answer>(script: string, knowledge: unknown): Promise<Child<Task, Answer>> {
   const path = fileURLToPath(new URL(script, import.meta.url));
-  const child = fork(path, [JSON.stringify(knowledge)], { stdio: ["ignore", "ignore", "inherit", "ipc"] });
+  const child = fork(path, [JSON.stringify(knowledge)], { stdio: ["ignore", "ignore", "inherit", "ipc"], execArgv: NODE_FLAGS });
   const ended = once(child, "exit");
 
   async function nextMessage(): Promise<Message<Answer>> {
