@@ -81,7 +81,7 @@ export async function startCampaign(url: string, database: string, writers: numb
         if (problems.length > 0) return;
         for (const [writer, goal] of goals) expect(writer.answers, "answers to a writer").toBeGreaterThanOrEqual(goal);
       }, SILENCE_LIMIT_MS);
-      expect(problems).toEqual([]);
+      expect(problems.join("\n")).toBe("");
     },
     async killWriter() {
       const [writer] = running.splice(random(running.length), 1);
@@ -100,7 +100,7 @@ export async function startCampaign(url: string, database: string, writers: numb
     async verify() {
       for (const { child } of running) child.kill("SIGTERM");
       await Promise.all(running.map(({ ended }) => ended));
-      expect(problems).toEqual([]);
+      expect(problems.join("\n")).toBe("");
       expect(running.flatMap(({ open }) => [...open])).toEqual([]);
       const { entries, resumed } = await readAndCheck(log, acknowledged);
       await eventually(() => {
@@ -179,7 +179,7 @@ async function readAndCheck(
   for (const [id, position] of acknowledged) {
     if (positions.get(id) !== position) problems.push(`${id} was acknowledged at ${position} and is at ${positions.get(id)}`);
   }
-  expect(problems).toEqual([]);
+  expect(problems.join("\n")).toBe("");
   return { entries, resumed };
 }
 
