@@ -29,7 +29,7 @@ type Writer = { readonly child: ChildProcess; readonly open: Set<string>; answer
 
 const WRITER = fileURLToPath(new URL("./writer.ts", import.meta.url));
 const REQUESTS_PER_WRITER = 1_000_000;
-const SILENCE_LIMIT_MS = 30_000;
+const SILENCE_LIMIT_MS = 60_000;
 
 /** Starts writers on a new log, each a process of its own, and two followers in this one: of everything, and of one type of event. */
 export async function startCampaign(url: string, database: string, writers: number, seed: number): Promise<Campaign> {
