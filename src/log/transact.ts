@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import { LRUCache } from "lru-cache";
@@ -155,7 +155,7 @@ export function createTransactor<State>(
     // A stream's times never go back, whatever the clocks of the processes that write it.
     const at = new Date(Math.max(options.now().getTime(), loaded.at));
     const entry = createEntry({
-      entryId: randomBytes(16),
+      entryId: newEntryId(),
       stream,
       version: loaded.version + 1,
       recordedAt: timestampFromDate(at),
@@ -216,6 +216,11 @@ export function createTransactor<State>(
       return loaded.version === 0 ? undefined : snapshotOf(loaded);
     },
   };
+}
+
+/** 16 bytes, 122 bits of them random. Node makes UUIDs in advance, so that this costs a tenth of asking for random bytes. */
+function newEntryId(): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(Buffer.from(randomUUID().replaceAll("-", ""), "hex"));
 }
 
 function snapshotOf<State>({ state, version, position }: Loaded<State>): Snapshot<State> {
