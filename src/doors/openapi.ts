@@ -20,7 +20,8 @@ export function createOpenApi(services: readonly DescService[]): JsonObject {
       }),
     },
   };
-  for (const route of createRestRoutes(services).routes) {
+  const { routes } = createRestRoutes(services);
+  for (const route of routes) {
     paths[route.template] = { ...paths[route.template], [route.httpMethod.toLowerCase()]: operationOf(route, schemas) };
   }
   return {
@@ -28,7 +29,7 @@ export function createOpenApi(services: readonly DescService[]): JsonObject {
     info: { title: "Ordertrail", version: "v1", description: "Follows grocery orders from checkout to doorstep." },
     servers: [{ url: "/" }],
     security: [{ token: [] }],
-    tags: services.map(({ name }) => ({ name })),
+    tags: [...new Set(routes.map(({ method }) => method.parent.name))].map((name) => ({ name })),
     paths,
     components: {
       schemas: { ...schemas.components, Error: ERROR },
