@@ -60,7 +60,7 @@ function publishedLog(read: ReadFile): PublishedLog {
 }
 
 /** The hashes of the first entries of a bundle. */
-function leavesOf(bundle: Uint8Array, width: number): Leaves {
+export function leavesOf(bundle: Uint8Array, width: number): Leaves {
   return { hashes: splitBundle(bundle).slice(0, width).map(hashLeaf) };
 }
 

@@ -21,7 +21,7 @@ export const AUDIT_TREE = "audit_tree";
 
 const REVISION = 1;
 /** How long the log is let grow between two looks at it. */
-const LOOK_EVERY_MS = 500;
+const LOOK_EVERY_MS = 400;
 const READ_BATCH = 2000;
 /** After how many entries the tiles are written, at the latest: as much is read again after a crash. */
 const COMMIT_ENTRIES = 20_000;

@@ -139,9 +139,9 @@ function compare(
     if (!leaf) return at(place, "there is no entry");
     if (signed && !sameHash(leaf, signed)) return at(place, "its entry is not the one that was recorded");
     if (problem?.place === place) return at(place, problem.what);
-    if (!signed) return at(place, "its hash is missing in the tiles");
   }
-  return undefined;
+  const covered = tile?.length ?? 0;
+  return covered < width ? at(covered, "its hash is missing in the tiles") : undefined;
 }
 
 type TilePlace = { readonly level: number; readonly index: number; readonly width: number };

@@ -84,7 +84,8 @@ describe("any tree", () => {
     const steps = fc.array(fc.integer({ min: 0, max: 700 }), { minLength: 1, maxLength: 8 });
     await fc.assert(
       fc.asyncProperty(steps, async (growths) => {
-        const sizes = growths.reduce((all, growth) => [...all, (all.at(-1) ?? 0) + growth], [0]);
+        const sizes = [0];
+        for (const growth of growths) sizes.push((sizes.at(-1) ?? 0) + growth);
         const tree = grownTree(numbered(sizes.at(-1) ?? 0), growths);
         for (const older of sizes) {
           for (const newer of sizes.filter((size) => size >= older)) {
