@@ -180,7 +180,7 @@ const SETTINGS = {
     description:
       "Who cosigns checkpoints: a verifier key, a space and an address (C2SP tlog-witness) each, with commas between. Not set: nobody.",
     default: "",
-    example: "witness.example+1b6f5a2c+BPx… https://witness.example/",
+    example: "witness.example+12b39042+BJxuetQWuYQ3yxTvhluIN3IJ9uY9qSwGezg8OO2RzXJm https://witness.example/",
     parse: parseWitnesses,
   }),
   auditPublishFile: optional({
