@@ -4,6 +4,14 @@ import { fileKeys, remoteKeys } from "./access/key-source.ts";
 import { createDevelopmentKeys, developmentKeyFile } from "./access/keys.ts";
 import { assertComplete } from "./access/permissions.ts";
 import { createTokenVerifier } from "./access/tokens.ts";
+import { createAnnouncer } from "./audit/announcer.ts";
+import { createAuditKeySource } from "./audit/audit-keys.ts";
+import { createAuditLog } from "./audit/audit-log.ts";
+import { createCheckpointSigner } from "./audit/checkpoint-signer.ts";
+import { createCheckpointStore } from "./audit/checkpoint-store.ts";
+import { createKeyRegister } from "./audit/key-register.ts";
+import { createTileStore } from "./audit/tile-store.ts";
+import { createTreeKeeper } from "./audit/tree-keeper.ts";
 import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { Unavailable } from "./domain/refusal.ts";
@@ -11,6 +19,7 @@ import { createDispatcher } from "./doors/dispatch.ts";
 import { startGrpcServer } from "./doors/grpc-server.ts";
 import { startHttpServer } from "./doors/http-server.ts";
 import { createReadiness } from "./doors/readiness.ts";
+import { AuditService } from "./gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createAppender } from "./log/appender.ts";
@@ -24,6 +33,7 @@ import { createPersonalKeys } from "./privacy/personal-keys.ts";
 import { createDriverLocations } from "./projections/driver-locations.ts";
 import { createOrderTrackingProjection, createOrderTrackings, ORDER_TRACKING } from "./projections/order-tracking.ts";
 import { createProjector } from "./projections/projector.ts";
+import { createAuditService } from "./services/audit-service.ts";
 import { served } from "./services/call.ts";
 import { createOperationsService } from "./services/operations-service.ts";
 import { createOrderTrackingService } from "./services/order-tracking-service.ts";
@@ -70,12 +80,25 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
 
   parts.defer(() => projector.stop());
 
+  const tiles = createTileStore(db);
+  const checkpoints = createCheckpointStore(db);
+  await checkpoints.ensureIndexes();
+  const register = createKeyRegister(db, now);
+  const audit = createAuditLog(db, tiles, checkpoints);
+  const { auditOrigin: origin, auditWitnesses: witnesses, auditPublishFile: file, auditPublishUrl: url } = config;
+  const announcer = createAnnouncer({ witnesses, file, url, checkpoints, tiles, logger });
+  parts.defer(() => announcer.settled());
+  const signer = createCheckpointSigner({ origin, keys: createAuditKeySource(config), register, checkpoints, clock: now });
+  const keeper = createTreeKeeper({ db, tiles, checkpoints, signer, onSigned: announcer.announce, logger, leaseMs: LEASE_MS });
+  parts.defer(() => keeper.stop());
+
   const services = [
     served(
       OrderTrackingService,
       createOrderTrackingService({ orders, reader, trackings: createOrderTrackings(db), locations, projector, keys, now }),
     ),
     served(OperationsService, createOperationsService({ projector, reader })),
+    served(AuditService, createAuditService({ db, reader, audit, tiles, checkpoints, register })),
   ];
   assertComplete(services.map(({ desc }) => desc));
 
@@ -109,11 +132,15 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     host: config.httpHost,
     port: config.httpPort,
     corsOrigins,
+    ...(config.roles.has("api") && { audit: { log: audit, isPublic: config.auditPublic, verifyToken: tokens.verify } }),
     ...(jwks && { jwks: () => jwks }),
   });
   parts.defer(() => http.stop());
 
-  if (config.roles.has("projector")) projector.start();
+  if (config.roles.has("projector")) {
+    projector.start();
+    keeper.start();
+  }
   const running = parts.move();
   const stop = () => {
     stopping.abort(new Unavailable("the server is shutting down: try again"));

@@ -1,5 +1,7 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { parseAuditSeeds } from "./audit/audit-keys.ts";
+import { parseWitnesses } from "./audit/witness.ts";
 import { type MasterKeys, parseMasterKeys } from "./privacy/master-key.ts";
 
 /** What a process may do; every one may run any number of times. */
@@ -139,6 +141,61 @@ const SETTINGS = {
     example: "/run/secrets/master_keys",
     parse: (path) => parseMasterKeys(readFileSync(path, "utf8")),
   }),
+  auditOrigin: defaulted({
+    name: "AUDIT_ORIGIN",
+    description: "The log's name in its checkpoints: best the address below which it is published, without its scheme.",
+    default: "ordertrail.localhost/audit",
+    example: "orders.example.com/audit",
+    requiredInProduction: ["AUDIT_ORIGIN"],
+    parse: (text) => matching(/^[^\s+]{1,200}$/u, text, "must be a name without spaces and +, of at most 200 characters"),
+  }),
+  auditKeys: optional({
+    name: "AUDIT_KEYS",
+    description:
+      "Keys that sign checkpoints of the log: 32 bytes in base64 each, the newest first, with commas between; all of them sign. Not set: one made in DATA_DIR.",
+    example: "the output of `openssl rand -base64 32`",
+    secret: true,
+    requiredInProduction: ["AUDIT_KEYS", "AUDIT_KEYS_FILE"],
+    parse: parseAuditSeeds,
+  }),
+  auditKeysFile: optional({
+    name: "AUDIT_KEYS_FILE",
+    description:
+      "A file that holds them, instead of AUDIT_KEYS; `ordertrail audit rotate-key` changes it, and it is read again before each checkpoint.",
+    example: "/run/secrets/audit_keys",
+    parse: (path) => {
+      parseAuditSeeds(readFileSync(path, "utf8"));
+      return resolve(path);
+    },
+  }),
+  auditPublic: defaulted({
+    name: "AUDIT_PUBLIC",
+    description: "`true`: anybody may read the log's checkpoints and hash tiles, without a token. Entries always need one.",
+    default: "false",
+    example: "true",
+    parse: (text) => oneOf(["true", "false"], text) === "true",
+  }),
+  auditWitnesses: defaulted({
+    name: "AUDIT_WITNESSES",
+    description:
+      "Who cosigns checkpoints: a verifier key, a space and an address (C2SP tlog-witness) each, with commas between. Not set: nobody.",
+    default: "",
+    example: "witness.example+12b39042+BJxuetQWuYQ3yxTvhluIN3IJ9uY9qSwGezg8OO2RzXJm https://witness.example/",
+    parse: parseWitnesses,
+  }),
+  auditPublishFile: optional({
+    name: "AUDIT_PUBLISH_FILE",
+    description: "A file that always holds the newest checkpoint: best where the operator of the database cannot write.",
+    example: "/mnt/elsewhere/ordertrail.checkpoint",
+    parse: (text) => resolve(text),
+  }),
+  auditPublishUrl: optional({
+    name: "AUDIT_PUBLISH_URL",
+    description: "An address to which every checkpoint is PUT, as text.",
+    example: "https://archive.example/ordertrail/checkpoint",
+    secret: true,
+    parse: (text) => new URL(urlText(text, ["https:", "http:"])),
+  }),
   dataDir: defaulted({
     name: "DATA_DIR",
     description: "The folder of the instance: its lock, its development keys, the data of the servers that it runs.",
@@ -258,6 +315,7 @@ function contradictions(environment: NodeJS.ProcessEnv, values: Partial<Values>)
       : [],
   );
   if (isSet("MASTER_KEYS") && isSet("MASTER_KEYS_FILE")) problems.push("MASTER_KEYS and MASTER_KEYS_FILE are both set: set one");
+  if (isSet("AUDIT_KEYS") && isSet("AUDIT_KEYS_FILE")) problems.push("AUDIT_KEYS and AUDIT_KEYS_FILE are both set: set one");
   const { defaultDeadlineMs, maxDeadlineMs } = values;
   if (defaultDeadlineMs !== undefined && maxDeadlineMs !== undefined && defaultDeadlineMs > maxDeadlineMs) {
     problems.push("DEFAULT_DEADLINE_MS must not be more than MAX_DEADLINE_MS");

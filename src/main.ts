@@ -1,5 +1,6 @@
 import { enableCompileCache } from "node:module";
 import { Command, CommanderError } from "commander";
+import { registerAudit } from "./cli/audit.ts";
 import { registerDemo } from "./cli/demo.ts";
 import { EXIT, EXIT_CODES_HELP } from "./cli/exit-codes.ts";
 import { registerLog } from "./cli/log.ts";
@@ -17,7 +18,8 @@ const program = new Command("ordertrail")
   .helpCommand(false)
   .exitOverride();
 
-for (const register of [registerStart, registerStatus, registerToken, registerDemo, registerProjections, registerLog]) register(program);
+for (const register of [registerStart, registerStatus, registerToken, registerDemo, registerProjections, registerLog, registerAudit])
+  register(program);
 program.addHelpText("afterAll", EXIT_CODES_HELP);
 
 try {

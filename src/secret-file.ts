@@ -34,7 +34,8 @@ async function readIfThere(path: string): Promise<string | undefined> {
   }
 }
 
-async function writeDurably(path: string, text: string): Promise<void> {
+/** Makes a file that its owner alone may read, on disk before this resolves. Rejects when there is one already. */
+export async function writeDurably(path: string, text: string): Promise<void> {
   await using file = await open(path, "wx", 0o600);
   await file.writeFile(text);
   await file.sync();

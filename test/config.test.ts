@@ -10,6 +10,8 @@ const PRODUCTION = {
   MONGODB_URL: "mongodb://one,two/?replicaSet=rs0",
   JWKS_URL: "https://login.example.com/keys",
   MASTER_KEYS: KEY,
+  AUDIT_ORIGIN: "orders.example.com/audit",
+  AUDIT_KEYS: KEY,
 };
 
 describe("loadConfig", () => {
@@ -60,6 +62,8 @@ describe("loadConfig", () => {
       "MONGODB_URL",
       "JWKS_URL",
       "MASTER_KEYS or MASTER_KEYS_FILE",
+      "AUDIT_ORIGIN",
+      "AUDIT_KEYS or AUDIT_KEYS_FILE",
     ]);
     expect(loadConfig(PRODUCTION).production).toBe(true);
   });
@@ -77,9 +81,9 @@ describe("loadConfig", () => {
   });
 
   it("has an example for every variable that it accepts itself", () => {
-    const checkable = VARIABLES.filter(({ name }) => !name.startsWith("MASTER_KEYS"));
+    const checkable = VARIABLES.filter(({ name }) => !/^(MASTER|AUDIT)_KEYS/.test(name));
     const examples = Object.fromEntries(checkable.map(({ name, example }) => [name, example]));
-    expect(() => loadConfig({ ...examples, MASTER_KEYS: KEY })).not.toThrow();
+    expect(() => loadConfig({ ...examples, MASTER_KEYS: KEY, AUDIT_KEYS: KEY })).not.toThrow();
   });
 });
 

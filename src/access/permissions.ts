@@ -47,8 +47,43 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.OperationsService/ListProjections": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/RebuildProjection": { roles: [OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/VerifyProjection": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/GetCheckpoint": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/GetInclusionProof": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/GetConsistencyProof": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/VerifyLog": { roles: [AUDITOR, OPERATOR], reach: "all" },
   }),
 );
+
+/** Who may read an HTTP path that is no RPC's. */
+export type PathPermission = {
+  readonly roles: readonly Role[];
+  /** Whether anybody may, without a token: `if configured`, where the server's configuration says so. */
+  readonly open: "if configured" | "never";
+};
+
+const PATHS = {
+  "/audit/checkpoint": { roles: [AUDITOR, OPERATOR], open: "if configured" },
+  "/audit/tile/{level}/{index}": { roles: [AUDITOR, OPERATOR], open: "if configured" },
+  "/audit/tile/entries/{index}": { roles: [AUDITOR, OPERATOR], open: "never" },
+} as const satisfies Record<string, PathPermission>;
+
+/** An HTTP path that is in the table. */
+export type PathTemplate = keyof typeof PATHS;
+
+/** Every HTTP path that needs a token and is no RPC's. */
+export const PATH_PERMISSIONS: ReadonlyMap<string, PathPermission> = new Map(Object.entries<PathPermission>(PATHS));
+
+/**
+ * Throws a Refusal PERMISSION_DENIED unless the caller's role may read the path. Without a caller it answers whether the
+ * path may be opened to anybody.
+ */
+export function checkPath(caller: Caller | undefined, path: PathTemplate): boolean {
+  const { roles, open }: PathPermission = PATHS[path];
+  if (!caller) return open === "if configured";
+  if (roles.includes(caller.role)) return true;
+  const role = roleName(caller.role);
+  throw new Refusal("PERMISSION_DENIED", `role ${role} may not read ${path}; it is for ${roles.map(roleName).join(", ")}`, { role, path });
+}
 
 /** Throws an Error that names every RPC of these services that the table does not know. Call it before serving them. */
 export function assertComplete(services: readonly DescService[]): void {

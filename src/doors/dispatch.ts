@@ -7,6 +7,7 @@ import type { Caller } from "../domain/caller.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { AnyHandler, Call, ServedService } from "../services/call.ts";
+import { bearerToken } from "./bearer-token.ts";
 import { CALLER_LEFT, type CallScope, openScope, type WhenEnded } from "./deadline.ts";
 import { type CallFailure, toCallFailure } from "./errors.ts";
 import { createRequestChecker, type Decoded } from "./request-checker.ts";
@@ -192,12 +193,6 @@ function endpointsOf(services: readonly ServedService[]): ReadonlyMap<DescMethod
     }
   }
   return endpoints;
-}
-
-function bearerToken(authorization: string | undefined): string {
-  const token = authorization === undefined ? undefined : /^Bearer +([^\s]+)$/i.exec(authorization)?.[1];
-  if (token === undefined) throw new Refusal("UNAUTHENTICATED", "a token is required: send the header Authorization: Bearer <token>");
-  return token;
 }
 
 /** What the caller is told. Work that an aborted signal broke off fails in many ways; the signal knows why. */

@@ -40,6 +40,7 @@ export const ERROR_SHAPES: Readonly<Record<RefusalReason, ErrorShape>> = {
   CANCELLED: { code: Code.Canceled, httpStatus: 499 },
   INTERNAL: { code: Code.Internal, httpStatus: 500 },
   UNIMPLEMENTED: { code: Code.Unimplemented, httpStatus: 501 },
+  NOT_COVERED: { code: Code.NotFound, httpStatus: 404, retryAfterSeconds: 1 },
 };
 
 /** Which reason stands behind an error that a protocol library made itself, such as for a message that does not parse. */

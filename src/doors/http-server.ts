@@ -4,6 +4,7 @@ import { cors as connectCors } from "@connectrpc/connect";
 import cors from "cors";
 import type { Logger } from "pino";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
+import { type AuditPathsOptions, createAuditPaths } from "./audit-paths.ts";
 import { createConnectDoor } from "./connect.ts";
 import { type Dispatcher, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
 import { CallFailure, toCallFailure } from "./errors.ts";
@@ -27,6 +28,8 @@ export type HttpServerOptions = {
   readonly drainTimeoutMs: number;
   /** What /readyz tells. */
   readonly readiness: Readiness;
+  /** The log as a transparency log, where this server answers calls. */
+  readonly audit?: AuditPathsOptions | undefined;
   /** The public keys for /.well-known/jwks.json, where this server is the one that signs tokens. */
   readonly jwks?: (() => object) | undefined;
   readonly logger: Logger;
@@ -90,18 +93,25 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 
 /** Answers every request, whatever it is: one that nobody else answers is ROUTE_NOT_FOUND. */
 function createRequestListener(options: HttpServerOptions, stopping: AbortSignal): RequestListener {
-  const { dispatcher, maxRequestBytes, maxResponseBytes, readiness, jwks, logger, clock } = options;
+  const { dispatcher, maxRequestBytes, maxResponseBytes, readiness, jwks, audit, logger, clock } = options;
   const connect = createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping });
   const rest = createRestDoor({ dispatcher, maxRequestBytes });
   const documents = createDocuments({ services: dispatcher.services, readiness, jwks });
+  const auditPaths = audit && createAuditPaths(audit);
   const applyCors = createCors(options.corsOrigins);
 
   async function answer(request: IncomingMessage, response: ServerResponse, traceId: string): Promise<void> {
     const { path, query } = targetOf(request);
     if (request.method === "OPTIONS") {
-      return answerOptions(request, response, [...documents.methodsOf(path), ...connect.methodsOf(path), ...rest.methodsOf(path)]);
+      return answerOptions(request, response, [
+        ...documents.methodsOf(path),
+        ...(auditPaths?.methodsOf(path) ?? []),
+        ...connect.methodsOf(path),
+        ...rest.methodsOf(path),
+      ]);
     }
     if (await documents.handle(path, request, response)) return;
+    if (await auditPaths?.handle(path, request, response)) return;
     if (await connect.handle({ path, traceId }, request, response)) return;
     if (await rest.handle({ path, query, traceId }, request, response)) return;
     throw new Refusal("ROUTE_NOT_FOUND", "this path leads nowhere; /openapi.json lists the paths");

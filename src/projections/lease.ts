@@ -14,6 +14,8 @@ export class LeaseLost extends Error {
 export type Lease = {
   /** The checkpoint as this process last saw it. */
   readonly checkpoint: Checkpoint;
+  /** The fencing number of this holder: higher than that of every one before it. */
+  readonly fence: number;
   /** Throws LeaseLost once the lease may have run out. By this process's own clock, from before it last asked for more time. */
   check(): void;
   /** Changes the checkpoint by a `$set` stage and prolongs the lease. Throws LeaseLost, with nothing changed, when another process has taken it over. */
@@ -67,6 +69,7 @@ export async function acquireLease(
     get checkpoint() {
       return checkpoint;
     },
+    fence: acquired.lease.fence,
     check() {
       if (performance.now() >= heldUntil) throw new LeaseLost(name);
     },

@@ -2,9 +2,11 @@ import { type DescMethodUnary, fromJson, type JsonObject } from "@bufbuild/proto
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
+import { eventually } from "../support/eventually.ts";
 
 const item = { itemId: "apples", name: "Apples", quantity: 1, unitPrice: { amountMinor: "349", currency: "EUR" } };
 
@@ -109,6 +111,29 @@ describe("every RPC by every role", () => {
       }
     }
   });
+
+  it.each(["getCheckpoint", "getInclusionProof", "getConsistencyProof", "verifyLog"] as const)(
+    "opens %s to auditors and operators only",
+    async (rpc) => {
+      await using app = await startTestApp();
+      await makeOrder(app, "o", { customerId: "customer-1", storeId: "store-1", deliveryProvider: 1, driverId: "driver-1" });
+      for (const caller of CALLERS) {
+        const audit = app.client(AuditService, "grpc", caller);
+        const call = async () => {
+          if (rpc === "getInclusionProof") return await audit.getInclusionProof({ entry: { case: "orderId", value: "o" } });
+          if (rpc !== "verifyLog") return await eventually<unknown>(() => audit[rpc]({}));
+          for await (const _ of audit.verifyLog({}));
+          return undefined;
+        };
+        if (caller.role === Role.AUDITOR || caller.role === Role.OPERATOR) await call();
+        else
+          await expect(
+            rpc === "verifyLog" ? call() : audit[rpc]({ entry: { case: "position", value: 1n } }),
+            Role[caller.role],
+          ).rejects.toMatchObject({ code: Code.PermissionDenied });
+      }
+    },
+  );
 
   it.each(["listProjections", "rebuildProjection", "verifyProjection"] as const)(
     "opens %s to those who look after the system only",

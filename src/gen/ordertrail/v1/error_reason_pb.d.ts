@@ -197,6 +197,13 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_UNIMPLEMENTED = 25;
    */
   UNIMPLEMENTED = 25,
+
+  /**
+   * The log's newest checkpoint does not reach as far. Wait for the next one, a second or so, and try again.
+   *
+   * @generated from enum value: ERROR_REASON_NOT_COVERED = 40;
+   */
+  NOT_COVERED = 40,
 }
 
 /**

@@ -1,0 +1,44 @@
+import type { AuditKeySource } from "./audit-keys.ts";
+import { checkpointText, type TreeHead } from "./checkpoint.ts";
+import { type CheckpointStore, HistoryChanged, type SignedCheckpoint } from "./checkpoint-store.ts";
+import type { KeyRegister } from "./key-register.ts";
+import { sameHash } from "./merkle.ts";
+import { parseNote, signNote } from "./signed-note.ts";
+
+/** Signs the heads of a log's tree. */
+export type CheckpointSigner = {
+  /**
+   * Signs a head, and keeps it; undefined when it is signed by all present keys already. Its root is entered as the one of
+   * its size before it is signed. Throws HistoryChanged when that size has another root.
+   */
+  sign(head: TreeHead): Promise<SignedCheckpoint | undefined>;
+};
+
+export type CheckpointSignerOptions = {
+  readonly origin: string;
+  readonly keys: AuditKeySource;
+  readonly register: KeyRegister;
+  readonly checkpoints: CheckpointStore;
+  readonly clock: () => Date;
+};
+
+/** A signer for the log that `origin` names. */
+export function createCheckpointSigner({ origin, keys, register, checkpoints, clock }: CheckpointSignerOptions): CheckpointSigner {
+  return {
+    async sign(head) {
+      const signers = await keys.signers(origin);
+      const newest = await checkpoints.newest();
+      if (newest?.size === head.size) {
+        if (!sameHash(newest.root, head.root)) throw new HistoryChanged(head.size);
+        const ids = new Set(parseNote(newest.signed).signatures.map(({ name, id }) => `${name} ${id}`));
+        if (signers.every(({ verifier }) => ids.has(`${verifier.name} ${verifier.id}`))) return undefined;
+      }
+      await register.enter(signers.map(({ verifier }) => verifier.text));
+      await checkpoints.reserve(head);
+      const signed = signNote(checkpointText({ origin, ...head }), signers);
+      const signedAt = clock();
+      await checkpoints.publish(head.size, signed, signedAt);
+      return { ...head, signed, signedAt };
+    },
+  };
+}

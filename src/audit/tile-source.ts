@@ -1,0 +1,77 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { hashLeaf } from "./merkle.ts";
+import { type TileAddress, tilePath } from "./tile.ts";
+import type { Leaves, TreeSource } from "./verify-tree.ts";
+
+/** A log as it is published: by an address, or in a folder. */
+export type PublishedLog = TreeSource & {
+  /** The newest signed checkpoint, as it came. Throws an Error when it cannot be had. */
+  checkpoint(): Promise<string>;
+};
+
+/** Reads a file of a published log; undefined when there is none. */
+type ReadFile = (path: string) => Promise<Uint8Array | undefined>;
+
+const TIMEOUT_MS = 60_000;
+
+/** A log whose checkpoint and tiles are below an address. `token` is asked for before each request. */
+export function logAtUrl(url: URL, token: (() => Promise<string>) | undefined): PublishedLog {
+  const prefix = url.href.replace(/\/$/, "");
+  return publishedLog(async (path) => {
+    const headers = token ? { authorization: `Bearer ${await token()}` } : {};
+    const response = await fetch(`${prefix}/${path}`, { headers, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    if (response.status === 404) return undefined;
+    if (response.status === 401 || response.status === 403)
+      throw new Error(`${prefix}/${path} needs a token of role auditor or operator: give it with --token`);
+    if (!response.ok) throw new Error(`${prefix}/${path} answered ${response.status}`);
+    return bytes;
+  });
+}
+
+/** A log whose checkpoint and tiles are in a folder. */
+export function logInFolder(folder: string): PublishedLog {
+  return publishedLog((path) =>
+    readFile(join(folder, path)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+      throw error;
+    }),
+  );
+}
+
+function publishedLog(read: ReadFile): PublishedLog {
+  /** A partial tile may have been replaced by the full one. */
+  async function readTile(address: TileAddress): Promise<Uint8Array | undefined> {
+    return (await read(tilePath(address))) ?? (address.width < 256 ? await read(tilePath({ ...address, width: 256 })) : undefined);
+  }
+
+  return {
+    async checkpoint() {
+      const bytes = await read("checkpoint");
+      if (!bytes) throw new Error("there is no checkpoint");
+      return new TextDecoder().decode(bytes);
+    },
+    tile: (level, index, width) => readTile({ level, index, width }),
+    async leaves(index, width) {
+      return leavesOf((await readTile({ level: "entries", index, width })) ?? new Uint8Array(), width);
+    },
+  };
+}
+
+/** The hashes of the first entries of a bundle. */
+export function leavesOf(bundle: Uint8Array, width: number): Leaves {
+  return { hashes: splitBundle(bundle).slice(0, width).map(hashLeaf) };
+}
+
+/** The entries of a bundle, up to the first that is not there as a whole. */
+export function splitBundle(bundle: Uint8Array): Uint8Array[] {
+  const entries: Uint8Array[] = [];
+  for (let at = 0; at + 2 <= bundle.length; ) {
+    const end = at + 2 + (((bundle[at] ?? 0) << 8) | (bundle[at + 1] ?? 0));
+    if (end > bundle.length) break;
+    entries.push(bundle.subarray(at + 2, end));
+    at = end;
+  }
+  return entries;
+}

@@ -1,0 +1,229 @@
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
+import { setTimeout as pause } from "node:timers/promises";
+import { type Db, Long } from "mongodb";
+import type { Logger } from "pino";
+import { readBodies } from "../log/body-reader.ts";
+import { LogDamaged } from "../log/reader.ts";
+import { checkpointsOf, createCheckpoint } from "../projections/checkpoint.ts";
+import { acquireLease, type Lease, LeaseLost } from "../projections/lease.ts";
+import type { TreeHead } from "./checkpoint.ts";
+import type { CheckpointSigner } from "./checkpoint-signer.ts";
+import { type CheckpointStore, HistoryChanged, type SignedCheckpoint } from "./checkpoint-store.ts";
+import { createFrontier, type Frontier } from "./frontier.ts";
+import { hashLeaf, sameHash } from "./merkle.ts";
+import { partialTiles } from "./tile.ts";
+import type { TileStore } from "./tile-store.ts";
+import { resolveNodes, subtree, TileMissing, tileKey } from "./tree-proofs.ts";
+
+/** The name of the tree's checkpoint and lease among those of the projections. */
+export const AUDIT_TREE = "audit_tree";
+
+const REVISION = 1;
+/** How long the log is let grow between two looks at it. */
+const LOOK_EVERY_MS = 400;
+const READ_BATCH = 2000;
+/** After how many entries the tiles are written, at the latest: as much is read again after a crash. */
+const COMMIT_ENTRIES = 20_000;
+const FIRST_RETRY_MS = 100;
+const LAST_RETRY_MS = 5000;
+const MAX_ERROR_LENGTH = 500;
+
+export type TreeKeeperOptions = {
+  readonly db: Db;
+  readonly tiles: TileStore;
+  readonly checkpoints: CheckpointStore;
+  readonly signer: CheckpointSigner;
+  /** Is told of every checkpoint after it has been kept. Must not throw. */
+  readonly onSigned: (checkpoint: SignedCheckpoint) => void;
+  readonly logger: Logger;
+  readonly leaseMs: number;
+};
+
+/** Keeps the Merkle tree of the log, when no other process does. */
+export type TreeKeeper = {
+  start(): void;
+  /** Ends that; resolves when the lease is free for others. */
+  stop(): Promise<void>;
+};
+
+/**
+ * The projection of the log into its Merkle tree. Whoever holds its lease reads the bodies, writes tiles, notes how many
+ * entries they cover, and then signs: so tiles are there before a checkpoint needs them. What a crash leaves is done again,
+ * with the same result. Where the log is not what was signed before, nothing is signed until it is again.
+ */
+export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
+  const { db, tiles, checkpoints, signer, onSigned, logger, leaseMs } = options;
+  const leases = checkpointsOf(db);
+  const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
+  const stopping = new AbortController();
+  let running: Promise<void> | undefined;
+
+  async function run(): Promise<void> {
+    const { signal } = stopping;
+    for (let failures = 0; !signal.aborted; ) {
+      let retryMs = leaseMs / 3;
+      try {
+        await createCheckpoint(leases, AUDIT_TREE, REVISION);
+        const lease = await acquireLease(leases, AUDIT_TREE, owner, REVISION, leaseMs);
+        if (lease) {
+          try {
+            await runTerm(lease, signal, () => {
+              failures = 0;
+            });
+          } catch (error) {
+            if (!signal.aborted && !(error instanceof LeaseLost)) await lease.write({ last_error: { $literal: describe(error) } });
+            throw error;
+          } finally {
+            await lease.release();
+          }
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        retryMs = Math.min(FIRST_RETRY_MS * 2 ** failures++, LAST_RETRY_MS);
+        if (error instanceof LeaseLost) logger.warn({ projection: AUDIT_TREE }, "another process keeps the log's tree now");
+        else if (error instanceof HistoryChanged || error instanceof LogDamaged)
+          logger.error({ projection: AUDIT_TREE, err: error }, "THE LOG HAS BEEN CHANGED: no checkpoint is signed any more");
+        else logger.warn({ projection: AUDIT_TREE, err: error, retry_ms: retryMs }, "the log's tree cannot be kept; trying again");
+      }
+      await pause(retryMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  async function runTerm(lease: Lease, stopped: AbortSignal, progressed: () => void): Promise<never> {
+    const over = new AbortController();
+    const signal = AbortSignal.any([stopped, over.signal]);
+    const tasks = [keepLease(lease, signal), growTree(lease, signal, progressed)];
+    try {
+      return await Promise.race(tasks);
+    } finally {
+      over.abort();
+      await Promise.allSettled(tasks);
+    }
+  }
+
+  async function keepLease(lease: Lease, signal: AbortSignal): Promise<never> {
+    for (;;) {
+      await pause(leaseMs / 3, undefined, { signal });
+      try {
+        await lease.write({});
+      } catch (error) {
+        if (error instanceof LeaseLost) throw error;
+        logger.warn({ projection: AUDIT_TREE, err: error }, "the lease of the log's tree could not be prolonged yet");
+      }
+      lease.check();
+    }
+  }
+
+  async function growTree(lease: Lease, signal: AbortSignal, progressed: () => void): Promise<never> {
+    let anchor = await checkpoints.newestRoot();
+    const frontier = await openFrontier(lease, anchor, signal);
+    let signedAt = Number.NEGATIVE_INFINITY;
+
+    /** Holds the tree, just as it is, against what has been signed; true when there is nothing newer than that. */
+    function isAnchored(): boolean {
+      if (anchor?.size === frontier.size && !sameHash(anchor.root, frontier.root())) throw new HistoryChanged(anchor.size);
+      return anchor === undefined || anchor.size <= frontier.size;
+    }
+
+    async function commit(): Promise<void> {
+      lease.check();
+      await tiles.write(frontier.takeChanged(), lease.fence);
+      if (lease.checkpoint.position !== frontier.size || lease.checkpoint.lastError)
+        await lease.write({ position: Long.fromNumber(frontier.size), progressed_at: "$$NOW", last_error: null });
+      progressed();
+    }
+
+    async function signIfDue(now: boolean): Promise<void> {
+      if (!isAnchored() || (!now && performance.now() - signedAt < LOOK_EVERY_MS)) return;
+      lease.check();
+      const head: TreeHead = { size: frontier.size, root: frontier.root() };
+      const signed = await signer.sign(head);
+      if (signed) onSigned(signed);
+      anchor = head;
+      signedAt = performance.now();
+    }
+
+    for (;;) {
+      const lookedAt = performance.now();
+      // From the last entry that is known, so that it shows when that has been taken away or replaced.
+      const from = Math.max(1, frontier.size);
+      let seenLast = frontier.size === 0;
+      let uncommitted = 0;
+      for await (const batch of readBodies(db, { from, batchSize: READ_BATCH, signal })) {
+        for (const { position, body } of batch) {
+          if (!seenLast) {
+            seenLast = position === frontier.size;
+            if (!seenLast || (frontier.lastLeaf && !sameHash(hashLeaf(body), frontier.lastLeaf)))
+              throw new LogDamaged(frontier.size, "its entry is not the one that it was");
+            continue;
+          }
+          if (position !== frontier.size + 1) throw new LogDamaged(frontier.size + 1, "there is no entry");
+          frontier.append(hashLeaf(body));
+          isAnchored();
+          uncommitted++;
+        }
+        if (uncommitted < COMMIT_ENTRIES) continue;
+        await commit();
+        await signIfDue(false);
+        uncommitted = 0;
+      }
+      if (!seenLast) throw new LogDamaged(frontier.size, "there is no entry any more");
+      await commit();
+      await signIfDue(true);
+      await pause(Math.max(0, LOOK_EVERY_MS - (performance.now() - lookedAt)), undefined, { signal });
+    }
+  }
+
+  /** The edge of the tree as the tiles have it; an empty one, to begin anew, when tiles are missing or are not what was signed. */
+  async function openFrontier(lease: Lease, anchor: TreeHead | undefined, signal: AbortSignal): Promise<Frontier> {
+    const size = lease.checkpoint.rebuild ? 0 : lease.checkpoint.position;
+    try {
+      if (size > 0) {
+        const edge = partialTiles(size);
+        const found = await tiles.read(edge);
+        const partials = edge.map(({ level, index }) => ({ level, index, hashes: found.get(tileKey(level, index)) ?? new Uint8Array() }));
+        const frontier = createFrontier(size, partials);
+        if (!anchor || anchor.size === 0 || anchor.size > size) return frontier;
+        const [root] = await resolveNodes([subtree(0, anchor.size)], tiles.read);
+        if (root && sameHash(root, anchor.root)) return frontier;
+        logger.error({ projection: AUDIT_TREE }, "the tiles of the log's tree are not what was signed");
+      }
+    } catch (error) {
+      if (!(error instanceof TileMissing) && !(error instanceof Error && error.message.startsWith("tile "))) throw error;
+      logger.warn({ projection: AUDIT_TREE, err: error }, "tiles of the log's tree are missing");
+    }
+    if (size > 0 || lease.checkpoint.rebuild) logger.warn({ projection: AUDIT_TREE }, "the log's tree is made anew from the log");
+    // Tiles that tell what was signed are not written over with those of a log that has been changed.
+    if (anchor && anchor.size > 0 && !sameHash(await rootOfLog(anchor.size, signal), anchor.root)) throw new HistoryChanged(anchor.size);
+    await lease.write({ rebuild: null });
+    return createFrontier();
+  }
+
+  async function rootOfLog(size: number, signal: AbortSignal): Promise<Uint8Array> {
+    const frontier = createFrontier();
+    for await (const batch of readBodies(db, { from: 1, to: size, batchSize: READ_BATCH, signal })) {
+      for (const { position, body } of batch) {
+        if (position !== frontier.size + 1) throw new LogDamaged(frontier.size + 1, "there is no entry");
+        frontier.append(hashLeaf(body));
+      }
+      frontier.takeChanged();
+    }
+    if (frontier.size < size) throw new LogDamaged(frontier.size + 1, "there is no entry any more");
+    return frontier.root();
+  }
+
+  return {
+    start() {
+      running ??= run();
+    },
+    async stop() {
+      stopping.abort();
+      await running;
+    },
+  };
+}
+
+function describe(error: unknown): string {
+  return String(error).slice(0, MAX_ERROR_LENGTH);
+}

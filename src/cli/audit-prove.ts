@@ -1,0 +1,30 @@
+import { writeFile } from "node:fs/promises";
+import { type Command, InvalidArgumentError } from "commander";
+import { writeBundle } from "../audit/proof-bundle.ts";
+import { withAuditService } from "./audit-client.ts";
+import { EXIT } from "./exit-codes.ts";
+
+/** Registers `audit prove`: writes a file that proves an order's history to anybody who has the log's key. */
+export function registerAuditProve(audit: Command): void {
+  const command = audit
+    .command("prove")
+    .description("write a file with an order's entries, the proofs that they are in the log, and the signed checkpoint")
+    .argument("<order_id>", "the order", orderId)
+    .requiredOption("-o, --output <file>", "where to write it")
+    .option("--token <token>", "a token of role auditor or operator, where the instance does not issue its own");
+  command.action((id: string, { output, token }: { readonly output: string; readonly token?: string }) =>
+    withAuditService(command, token, async (service) => {
+      const { checkpoint, entries } = await service.getInclusionProof({ entry: { case: "orderId", value: id } });
+      if (!checkpoint) return command.error("error: the answer holds no checkpoint", { exitCode: EXIT.failed });
+      await writeFile(output, writeBundle(id, checkpoint.signed, entries));
+      command
+        .configureOutput()
+        .writeOut?.(`${entries.length} entries of order ${id}, proved by a checkpoint over ${checkpoint.size}: ${output}\n`);
+    }),
+  );
+}
+
+function orderId(text: string): string {
+  if (!/^[A-Za-z0-9_-]{1,64}$/.test(text)) throw new InvalidArgumentError("must be 1 to 64 letters, digits, _ and -");
+  return text;
+}

@@ -1,0 +1,134 @@
+import { readFile, writeFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { type Checkpoint, openCheckpoint } from "../audit/checkpoint.ts";
+import { sameHash } from "../audit/merkle.ts";
+import type { VerifierKey } from "../audit/signed-note.ts";
+import { type Difference, verifyTree } from "../audit/verify-tree.ts";
+import { withAuditService } from "./audit-client.ts";
+import { addSourceOptions, openSource, type SourceOptions } from "./audit-source.ts";
+import { EXIT } from "./exit-codes.ts";
+
+type VerifyOptions = SourceOptions & { readonly remember?: string; readonly inDatabase?: true; readonly json?: true };
+
+/** Registers `audit verify`: holds every entry of a log against what its key has signed. */
+export function registerAuditVerify(audit: Command): void {
+  const command = addSourceOptions(
+    audit
+      .command("verify")
+      .description(
+        `hold every entry of the log against its hash tiles and both against what its key has signed; names the first wrong position, with exit code ${EXIT.failed}`,
+      ),
+  )
+    .option("--remember <file>", "a file for the newest checkpoint: the log must go on from the one in it, which is then replaced")
+    .option("--in-database", "have the running instance verify its database: also fields beside the bodies, and earlier checkpoints")
+    .option("--json", "for programs: the result as one JSON object");
+  command.action(async (options: VerifyOptions) => {
+    if (options.inDatabase) await verifyInDatabase(command, options);
+    else await verifyPublished(command, options);
+  });
+}
+
+async function verifyPublished(command: Command, options: VerifyOptions): Promise<void> {
+  const { log, keys } = await openSource(command, options);
+  const signed = await log.checkpoint();
+  const checkpoint = openCheckpoint(signed, keys);
+  const remembered = options.remember === undefined ? undefined : await readRemembered(options.remember, keys);
+  const broken = remembered && brokenPromise(remembered, checkpoint);
+  const difference = broken ?? (await verifyEntries());
+  report(command, options, checkpoint.size, difference);
+  if (!difference && options.remember !== undefined) await writeFile(options.remember, signed);
+
+  async function verifyEntries(): Promise<Difference | undefined> {
+    const verifying = verifyTree(log, { head: checkpoint, earlier: remembered ? [remembered] : [] });
+    const progress = createProgress();
+    try {
+      for (;;) {
+        const { done, value } = await verifying.next();
+        if (done) return value;
+        progress.show(value.checked, value.total);
+      }
+    } finally {
+      progress.clear();
+    }
+  }
+}
+
+async function verifyInDatabase(command: Command, options: VerifyOptions): Promise<void> {
+  if (options.url || options.dir !== undefined || options.remember !== undefined)
+    command.error("error: --in-database is of the running instance: it goes with none of --url, --dir and --remember", {
+      exitCode: EXIT.usage,
+    });
+  const progress = createProgress();
+  await withAuditService(command, options.token, async (audit) => {
+    for await (const { checked, total, difference, done } of audit.verifyLog({})) {
+      if (!done) {
+        progress.show(Number(checked), Number(total));
+        continue;
+      }
+      progress.clear();
+      const found = difference && { position: Number(difference.position), to: Number(difference.toPosition), what: difference.problem };
+      report(command, options, Number(total), found);
+    }
+  });
+}
+
+function report(command: Command, { json }: VerifyOptions, size: number, difference: Difference | undefined): void {
+  const write = (text: string) => command.configureOutput().writeOut?.(text);
+  if (difference) process.exitCode = EXIT.failed;
+  if (json) {
+    write(`${JSON.stringify({ size, ...(difference && { difference }) })}\n`);
+  } else if (difference) {
+    const { position, to, what } = difference;
+    const where =
+      position === 0 ? "" : position === to ? `first wrong position ${position}: ` : `first wrong position in ${position} to ${to}: `;
+    write(`THE LOG IS NOT WHAT WAS SIGNED. ${where}${what}\n`);
+  } else {
+    write(`verified: ${size} entries are what was signed\n`);
+  }
+}
+
+async function readRemembered(path: string, keys: readonly VerifierKey[]): Promise<Checkpoint | undefined> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  return openCheckpoint(text, keys);
+}
+
+/** What shows without reading any entry: a log that has shrunk, or has another root than before. */
+function brokenPromise(before: Checkpoint, now: Checkpoint): Difference | undefined {
+  if (before.size > now.size)
+    return {
+      position: now.size + 1,
+      to: now.size + 1,
+      what: `the log had ${before.size} entries when it was last looked at, and has ${now.size}`,
+    };
+  if (before.size === now.size && !sameHash(before.root, now.root))
+    return { position: 1, to: now.size, what: "the log has been signed twice, with different entries" };
+  return undefined;
+}
+
+const SHOW_EVERY_MS = 100;
+const LINE_EVERY_MS = 5000;
+
+/** Progress on the standard error: a line that the next one replaces where somebody watches, otherwise a line now and then. */
+function createProgress() {
+  const { isTTY } = process.stderr;
+  const began = performance.now();
+  let shownAt = began;
+  return {
+    show(checked: number, total: number) {
+      const now = performance.now();
+      if (now - shownAt < (isTTY ? SHOW_EVERY_MS : LINE_EVERY_MS)) return;
+      shownAt = now;
+      const line = `${checked} of ${total} entries, ${Math.round((checked * 1000) / (now - began))}/s`;
+      process.stderr.write(isTTY ? `\r\x1b[K${line}` : `${line}\n`);
+    },
+    clear() {
+      if (isTTY) process.stderr.write("\r\x1b[K");
+    },
+  };
+}

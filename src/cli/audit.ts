@@ -1,0 +1,23 @@
+import type { Command } from "commander";
+import { registerAuditCheck } from "./audit-check.ts";
+import { registerAuditCheckpoint } from "./audit-checkpoint.ts";
+import { registerAuditKey } from "./audit-key.ts";
+import { registerAuditProve } from "./audit-prove.ts";
+import { registerAuditRotateKey } from "./audit-rotate-key.ts";
+import { registerAuditVerify } from "./audit-verify.ts";
+import { EXIT_CODES_HELP } from "./exit-codes.ts";
+
+/** Registers `audit`: proves what the log holds, and checks such proofs. */
+export function registerAudit(program: Command): void {
+  const audit = program.command("audit").description("prove the history, and check what others say of it");
+  const verbs = [
+    registerAuditKey,
+    registerAuditRotateKey,
+    registerAuditCheckpoint,
+    registerAuditVerify,
+    registerAuditProve,
+    registerAuditCheck,
+  ];
+  for (const register of verbs) register(audit);
+  for (const verb of audit.commands) verb.addHelpText("after", EXIT_CODES_HELP);
+}

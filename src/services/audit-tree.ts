@@ -1,0 +1,132 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { Db } from "mongodb";
+import type { AuditLog } from "../audit/audit-log.ts";
+import { openCheckpoint } from "../audit/checkpoint.ts";
+import type { CheckpointStore, SignedCheckpoint } from "../audit/checkpoint-store.ts";
+import type { KeyRegister } from "../audit/key-register.ts";
+import { parseVerifierKey } from "../audit/signed-note.ts";
+import { findStray, storedLog } from "../audit/stored-log.ts";
+import type { TileStore } from "../audit/tile-store.ts";
+import { consistencyProof, inclusionProof, resolveNodes } from "../audit/tree-proofs.ts";
+import { verifyTree } from "../audit/verify-tree.ts";
+import { orderStream } from "../domain/order.ts";
+import { Refusal } from "../domain/refusal.ts";
+import type { AuditService } from "../gen/ordertrail/v1/audit_service_pb.js";
+import type { RecordedEntry } from "../log/log-entry.ts";
+import type { LogReader } from "../log/reader.ts";
+import type { ServiceHandlers } from "./call.ts";
+
+export type AuditTreeOptions = {
+  readonly db: Db;
+  readonly reader: LogReader;
+  readonly audit: AuditLog;
+  readonly tiles: TileStore;
+  readonly checkpoints: CheckpointStore;
+  readonly register: KeyRegister;
+};
+
+/** The methods of AuditService that prove the history. */
+export type AuditTreeHandlers = Pick<
+  ServiceHandlers<typeof AuditService>,
+  "getCheckpoint" | "getInclusionProof" | "getConsistencyProof" | "verifyLog"
+>;
+
+/** How long a proof waits for the checkpoint that covers its entry, and how often it looks. */
+const COVER_WITHIN_MS = 3000;
+const LOOK_EVERY_MS = 50;
+
+/** Proofs over the log's tree, and its verification. */
+export function createAuditTreeHandlers({ db, reader, audit, tiles, checkpoints, register }: AuditTreeOptions): AuditTreeHandlers {
+  async function present({ size, root, signed, signedAt }: SignedCheckpoint) {
+    return { size: BigInt(size), root, signed, signedAt: timestampFromDate(signedAt), verifierKeys: await register.all() };
+  }
+
+  /** The newest checkpoint, as soon as it covers so many entries. */
+  async function covering(size: number, signal: AbortSignal): Promise<SignedCheckpoint> {
+    const until = performance.now() + COVER_WITHIN_MS;
+    for (;;) {
+      const newest = await audit.checkpoint();
+      if (newest && newest.size >= size) return newest;
+      if (performance.now() > until) throw notCovered(size, newest?.size ?? 0);
+      await pause(LOOK_EVERY_MS, undefined, { signal });
+    }
+  }
+
+  async function entryAt(position: number): Promise<RecordedEntry[]> {
+    for await (const entries of reader.readForward({ after: position - 1, to: position })) return entries;
+    throw notCovered(position, await reader.head());
+  }
+
+  return {
+    async getCheckpoint() {
+      const newest = await audit.checkpoint();
+      if (!newest) throw new Refusal("NOT_COVERED", "no checkpoint has been signed yet: try again");
+      return { checkpoint: await present(newest) };
+    },
+
+    async getInclusionProof({ entry }, call) {
+      const entries = entry.case === "orderId" ? await reader.readStream(orderStream(entry.value), 0) : await entryAt(Number(entry.value));
+      const last = entries.at(-1);
+      if (!last) throw new Refusal("ORDER_NOT_FOUND", "there is no such order");
+      const checkpoint = await covering(last.position, call.signal);
+      const paths = entries.map(({ position }) => inclusionProof(position - 1, checkpoint.size));
+      const resolved = (await resolveNodes(paths.flat(), tiles.read)).values();
+      return {
+        checkpoint: await present(checkpoint),
+        entries: entries.map(({ position, body }, index) => ({
+          position: BigInt(position),
+          body,
+          hashes: resolved.take(paths[index]?.length ?? 0).toArray(),
+        })),
+      };
+    },
+
+    async getConsistencyProof({ oldSize, newSize }) {
+      const checkpoint = await audit.checkpoint();
+      const covered = checkpoint?.size ?? 0;
+      const older = Number(oldSize);
+      const newer = Number(newSize) || covered;
+      if (!checkpoint || newer > covered) throw notCovered(newer, covered);
+      if (older > newer) throw notCovered(older, newer);
+      const hashes = await resolveNodes(consistencyProof(older, newer), tiles.read);
+      return { oldSize, newSize: BigInt(newer), hashes, checkpoint: await present(checkpoint) };
+    },
+
+    async *verifyLog(_request, call) {
+      const newest = await audit.checkpoint();
+      if (!newest) throw new Refusal("NOT_COVERED", "no checkpoint has been signed yet: try again");
+      const total = BigInt(newest.size);
+      const stray = await findStray(db);
+      if (stray !== undefined) {
+        yield { total, done: true, difference: { problem: stray } };
+        return;
+      }
+      const keys = (await register.all()).map(parseVerifierKey);
+      const earlier = [];
+      for await (const one of checkpoints.all()) {
+        // What stands beside the note is not signed: what the note says counts.
+        const { size, root } = openCheckpoint(one.signed, keys);
+        if (size <= newest.size) earlier.push({ size, root });
+      }
+      const verifying = verifyTree(storedLog(db, tiles), { head: openCheckpoint(newest.signed, keys), earlier, signal: call.signal });
+      for (;;) {
+        const { done, value } = await verifying.next();
+        if (!done) {
+          yield { checked: BigInt(value.checked), total };
+          continue;
+        }
+        const difference = value && { position: BigInt(value.position), toPosition: BigInt(value.to), problem: value.what };
+        yield { checked: difference ? difference.position - 1n : total, total, done: true, ...(difference && { difference }) };
+        return;
+      }
+    },
+  };
+}
+
+function notCovered(position: number, covered: number): Refusal {
+  return new Refusal("NOT_COVERED", `the log is signed up to position ${covered}, and ${position} is asked for`, {
+    position: String(position),
+    covered: String(covered),
+  });
+}
