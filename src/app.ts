@@ -7,6 +7,8 @@ import { createTokenVerifier } from "./access/tokens.ts";
 import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { createDispatcher } from "./doors/dispatch.ts";
+import { DOOR_LIMITS } from "./doors/door-limits.ts";
+import { createDoorTls } from "./doors/door-tls.ts";
 import { startGrpcServer } from "./doors/grpc-server.ts";
 import { startHttpServer } from "./doors/http-server.ts";
 import { createReadiness } from "./doors/readiness.ts";
@@ -95,14 +97,21 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const jwks = config.jwksUrl ? undefined : (await createDevelopmentKeys(config.dataDir)).jwks;
 
   // A process that answers no calls still tells how it is.
-  const { maxRequestBytes, drainTimeoutMs, corsOrigins } = config;
-  const shared = { dispatcher, readiness, logger, clock: now, maxRequestBytes, maxResponseBytes: MAX_RESPONSE_BYTES, drainTimeoutMs };
-  const grpc = await startGrpcServer({ ...shared, host: config.grpcHost, port: config.grpcPort });
+  const { maxRequestBytes, drainTimeoutMs, corsOrigins, maxConnections, maxConnectionsPerAddress } = config;
+  const limits = { ...DOOR_LIMITS, maxConnections, maxConnectionsPerAddress };
+  const shared = {
+    ...{ dispatcher, readiness, logger, clock: now },
+    ...{ limits, maxRequestBytes, maxResponseBytes: MAX_RESPONSE_BYTES, drainTimeoutMs },
+  };
+  const grpcTls = config.grpcTls && (await createDoorTls({ files: config.grpcTls, door: "gRPC", clock: now, logger }));
+  const httpTls = config.httpTls && (await createDoorTls({ files: config.httpTls, door: "HTTP", clock: now, logger }));
+  const grpc = await startGrpcServer({ ...shared, host: config.grpcHost, port: config.grpcPort, tls: grpcTls });
   parts.defer(() => grpc.stop());
   const http = await startHttpServer({
     ...shared,
     host: config.httpHost,
     port: config.httpPort,
+    tls: httpTls,
     corsOrigins,
     ...(jwks && { jwks: () => jwks }),
   });

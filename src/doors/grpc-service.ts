@@ -18,9 +18,18 @@ import { type Dispatcher, type Incoming, REQUEST_ID_HEADER, traceIdOf } from "./
 import { encodeStatus, toCallFailure } from "./errors.ts";
 import type { Decoded } from "./request-checker.ts";
 
-/** Serves a service of the dispatcher on a grpc-js server. Streams end with the reason of `stopping` when it aborts. */
-export function addService(server: Server, service: DescService, dispatcher: Dispatcher, stopping: AbortSignal): void {
-  server.addService(definitionOf(service), implementationOf(service, dispatcher, stopping));
+/**
+ * Serves a service of the dispatcher on a grpc-js server. Streams end with the reason of `stopping` when it aborts, and
+ * when their caller takes nothing for `stallTimeoutMs` although something waits.
+ */
+export function addService(
+  server: Server,
+  service: DescService,
+  dispatcher: Dispatcher,
+  stopping: AbortSignal,
+  stallTimeoutMs: number,
+): void {
+  server.addService(definitionOf(service), implementationOf(service, dispatcher, stopping, stallTimeoutMs));
 }
 
 /** The service as grpc-js wants it, but with requests as bytes: what does not decode is the caller's mistake, not INTERNAL. */
@@ -41,14 +50,19 @@ function definitionOf(service: DescService): ServiceDefinition {
   );
 }
 
-function implementationOf(service: DescService, dispatcher: Dispatcher, stopping: AbortSignal): UntypedServiceImplementation {
+function implementationOf(
+  service: DescService,
+  dispatcher: Dispatcher,
+  stopping: AbortSignal,
+  stallTimeoutMs: number,
+): UntypedServiceImplementation {
   return Object.fromEntries(
     service.methods.map((method) => {
       switch (method.methodKind) {
         case "unary":
           return [method.localName, unaryHandler(method, dispatcher)];
         case "server_streaming":
-          return [method.localName, streamHandler(method, dispatcher, stopping)];
+          return [method.localName, streamHandler(method, dispatcher, stopping, stallTimeoutMs)];
         default:
           throw new Error(`${service.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
       }
@@ -71,7 +85,12 @@ function unaryHandler(method: DescMethod, dispatcher: Dispatcher): handleUnaryCa
   };
 }
 
-function streamHandler(method: DescMethod, dispatcher: Dispatcher, stopping: AbortSignal): handleServerStreamingCall<Buffer, Message> {
+function streamHandler(
+  method: DescMethod,
+  dispatcher: Dispatcher,
+  stopping: AbortSignal,
+  stallTimeoutMs: number,
+): handleServerStreamingCall<Buffer, Message> {
   return (call) => {
     const leaving = new AbortController();
     call.on("cancelled", () => leaving.abort(CALLER_LEFT));
@@ -81,6 +100,7 @@ function streamHandler(method: DescMethod, dispatcher: Dispatcher, stopping: Abo
       call,
       dispatcher.stream(method, () => decode(method, call.request), incoming),
       leaving.signal,
+      stallTimeoutMs,
     ).then(
       () => call.end(),
       (thrown: unknown) => call.emit("error", statusOf(thrown, incoming)),
@@ -93,9 +113,23 @@ async function writeAll(
   call: ServerWritableStream<Buffer, Message>,
   messages: AsyncIterable<Message>,
   leaving: AbortSignal,
+  stallTimeoutMs: number,
 ): Promise<void> {
   for await (const message of messages) {
-    if (!call.write(message)) await once(call, "drain", { signal: leaving });
+    if (!call.write(message)) await drained(call, leaving, stallTimeoutMs);
+  }
+}
+
+async function drained(call: ServerWritableStream<Buffer, Message>, leaving: AbortSignal, stallTimeoutMs: number): Promise<void> {
+  const stalled = new AbortController();
+  const timer = setTimeout(() => stalled.abort(), stallTimeoutMs);
+  try {
+    await once(call, "drain", { signal: AbortSignal.any([leaving, stalled.signal]) });
+  } catch (error) {
+    if (stalled.signal.aborted) throw new Refusal("CANCELLED", "the answers were not read: the stream is given up");
+    throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

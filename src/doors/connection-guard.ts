@@ -1,0 +1,59 @@
+import type { Server, Socket } from "node:net";
+import type { Logger } from "pino";
+import type { DoorLimits } from "./door-limits.ts";
+
+/** The connections of a port. */
+export type GuardedConnections = {
+  /** Cuts off all that are open, TLS handshakes among them. */
+  destroyAll(): void;
+};
+
+const REPORT_MS = 10_000;
+
+/** Keeps a server's connections within the limits; what is closed for that is counted in the log, every ten seconds at most. */
+export function guardConnections(
+  server: Server,
+  door: "gRPC" | "HTTP",
+  { maxConnections, maxConnectionsPerAddress }: Pick<DoorLimits, "maxConnections" | "maxConnectionsPerAddress">,
+  logger: Logger,
+): GuardedConnections {
+  const open = new Set<Socket>();
+  const openByAddress = new Map<string, number>();
+  let refused = 0;
+  let reportedAt = Number.NEGATIVE_INFINITY;
+
+  function report(address: string): void {
+    refused += 1;
+    if (performance.now() - reportedAt < REPORT_MS) return;
+    reportedAt = performance.now();
+    logger.warn({ door, peer: address, refused, open: open.size }, "connections are refused: there are too many");
+    refused = 0;
+  }
+
+  server.maxConnections = maxConnections;
+  server.on("drop", (data) => report(data?.remoteAddress ?? ""));
+  // Before the server's own listener, which may find the socket closed and then lets it be.
+  server.prependListener("connection", (socket: Socket) => {
+    const address = socket.remoteAddress ?? "";
+    const count = (openByAddress.get(address) ?? 0) + 1;
+    if (count > maxConnectionsPerAddress) {
+      socket.destroy();
+      report(address);
+      return;
+    }
+    openByAddress.set(address, count);
+    open.add(socket);
+    socket.once("close", () => {
+      open.delete(socket);
+      const left = (openByAddress.get(address) ?? 1) - 1;
+      if (left > 0) openByAddress.set(address, left);
+      else openByAddress.delete(address);
+    });
+  });
+
+  return {
+    destroyAll() {
+      for (const socket of open) socket.destroy();
+    },
+  };
+}

@@ -1,0 +1,44 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ServerHttp2Session } from "node:http2";
+import type { DoorLimits } from "./door-limits.ts";
+
+/** What of a request's head is over the limits, and the HTTP status that says so; undefined if nothing is. */
+export function excessOf(
+  { url = "", rawHeaders }: IncomingMessage,
+  { maxUrlBytes, maxHeaders }: DoorLimits,
+): { readonly status: number; readonly detail: string } | undefined {
+  if (url.length > maxUrlBytes) return { status: 414, detail: `the address is longer than ${maxUrlBytes} bytes` };
+  if (rawHeaders.length > 2 * maxHeaders) return { status: 431, detail: `there are more than ${maxHeaders} headers` };
+  return undefined;
+}
+
+/** Ends an exchange whose request takes too long to come, or whose answer nobody takes. */
+export function limitExchange(request: IncomingMessage, response: ServerResponse, { requestTimeoutMs, stallTimeoutMs }: DoorLimits): void {
+  // It also fires when nobody has written: then the handler is at work, which has limits of its own.
+  response.setTimeout(stallTimeoutMs, () => {
+    if (response.writableLength > 0) response.destroy();
+  });
+  // The server itself sees to it for HTTP/1.1.
+  if (request.httpVersionMajor === 1) return;
+  const timer = setTimeout(() => {
+    if (!request.complete) response.destroy();
+  }, requestTimeoutMs);
+  response.once("close", () => clearTimeout(timer));
+}
+
+/** Ends an HTTP/2 connection that does not begin in time, or on which nothing is under way for long. */
+export function limitSession(session: ServerHttp2Session, { headersTimeoutMs, idleTimeoutMs }: DoorLimits): void {
+  const beginning = setTimeout(() => session.destroy(), headersTimeoutMs);
+  session.once("remoteSettings", () => clearTimeout(beginning));
+  session.once("close", () => clearTimeout(beginning));
+  let streams = 0;
+  session.on("stream", (stream) => {
+    streams += 1;
+    stream.once("close", () => {
+      streams -= 1;
+    });
+  });
+  session.setTimeout(idleTimeoutMs, () => {
+    if (streams === 0) session.close();
+  });
+}
