@@ -31,6 +31,8 @@ import { createOrderTrackingService } from "./services/order-tracking-service.ts
 /** Ordertrail, running. */
 export type App = {
   readonly addresses: { readonly grpc: string; readonly http: string };
+  /** Of each port that speaks TLS, a name that its certificate is made out to, or an empty string. */
+  readonly serverNames: { readonly grpc?: string; readonly http?: string };
   /** Takes no more calls, lets those under way end, then lets go of everything. */
   stop(): Promise<void>;
 };
@@ -46,7 +48,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const now = () => new Date();
   // What is made is let go of in the opposite order, also when something further down cannot be had.
   await using parts = new AsyncDisposableStack();
-  const client = await connect(config.mongodbUrl);
+  const client = await connect(config);
   parts.defer(() => client.close());
   const db = client.db(config.databaseName);
   await ensureLogIndexes(db);
@@ -119,16 +121,21 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
 
   if (config.roles.has("projector")) projector.start();
   const running = parts.move();
-  return { addresses: { grpc: grpc.address, http: http.url }, stop: () => running.disposeAsync() };
+  return {
+    addresses: { grpc: grpc.address, http: http.url },
+    serverNames: { ...(grpcTls && { grpc: grpcTls.serverName }), ...(httpTls && { http: httpTls.serverName }) },
+    stop: () => running.disposeAsync(),
+  };
 }
 
-async function connect(url: string): Promise<MongoClient> {
-  const client = createLogClient(url);
+async function connect({ mongodbUrl, mongodbTls }: AppConfig): Promise<MongoClient> {
+  const client = createLogClient(mongodbUrl, mongodbTls);
   try {
     await client.connect();
     return client;
   } catch (cause) {
     await client.close();
-    throw new Error("MongoDB cannot be reached: check MONGODB_URL, or leave it unset to have one started", { cause });
+    const why = cause instanceof Error ? ` (${cause.message})` : "";
+    throw new Error(`MongoDB cannot be reached${why}: check MONGODB_URL, or leave it unset to have one started`, { cause });
   }
 }

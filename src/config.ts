@@ -1,7 +1,7 @@
 import { accessSync, constants, readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import type { TlsFiles } from "./doors/door-tls.ts";
 import { type MasterKeys, parseMasterKeys } from "./privacy/master-key.ts";
+import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
 /** What a process may do; every one may run any number of times. */
 export type ProcessRole = "api" | "projector";
@@ -305,23 +305,16 @@ type Values = {
     | ((typeof SETTINGS)[K] extends { readonly default: string } ? never : undefined);
 };
 
-/** The files with which this process goes to a server, in PEM; those that are not set are the library's own choice. */
-export type ClientTls = {
-  readonly caFile: string | undefined;
-  readonly certFile: string | undefined;
-  readonly keyFile: string | undefined;
-};
-
 /** What the environment says, checked and typed. Nothing else reads the environment. */
 export type Config = Omit<Values, "masterKeysFile"> & {
   readonly masterKeys: MasterKeys | undefined;
   /** Undefined where the port speaks without TLS. */
-  readonly grpcTls: TlsFiles | undefined;
-  readonly httpTls: TlsFiles | undefined;
+  readonly grpcTls: ServerTlsFiles | undefined;
+  readonly httpTls: ServerTlsFiles | undefined;
   /** For connections to MongoDB. */
-  readonly mongodbTls: ClientTls;
+  readonly mongodbTls: ClientTlsFiles;
   /** For the command line's own calls to a running instance. */
-  readonly cliTls: ClientTls;
+  readonly cliTls: ClientTlsFiles;
 };
 
 /** The configuration of an application whose database is known, by setting or because one was started for it. */
@@ -369,8 +362,8 @@ function tlsFiles(
   certFile: string | undefined,
   keyFile: string | undefined,
   clientCaFile: string | undefined,
-  clientCert: TlsFiles["clientCert"],
-): TlsFiles | undefined {
+  clientCert: ServerTlsFiles["clientCert"],
+): ServerTlsFiles | undefined {
   return certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile, clientCaFile, clientCert };
 }
 

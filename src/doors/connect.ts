@@ -20,6 +20,7 @@ import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { whenAborted } from "./deadline.ts";
 import type { Dispatcher, Incoming } from "./dispatch.ts";
 import { errorDetails, toCallFailure } from "./errors.ts";
+import { peerOf } from "./peer.ts";
 
 export type ConnectDoorOptions = {
   readonly dispatcher: Dispatcher;
@@ -71,9 +72,7 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       const handler = handlers.get(path);
       if (!handler) return false;
       checkProtocol(handler, request);
-      const contextValues = createContextValues()
-        .set(TRACE_ID, traceId)
-        .set(PEER, request.socket.remoteAddress ?? "");
+      const contextValues = createContextValues().set(TRACE_ID, traceId).set(PEER, peerOf(request.socket));
       await universalResponseToNodeResponse(await handler(universalRequestOf(request, response, contextValues)), response);
       return true;
     },

@@ -2,19 +2,10 @@ import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createSecureContext, type SecureContextOptions, type Server, type TlsOptions } from "node:tls";
 import type { Logger } from "pino";
-
-/** The files of a port's certificate, in PEM. */
-export type TlsFiles = {
-  /** The certificate, and after it those that lead to its CA. */
-  readonly certFile: string;
-  readonly keyFile: string;
-  /** The CAs of client certificates; undefined if none is asked for. */
-  readonly clientCaFile: string | undefined;
-  readonly clientCert: "required" | "optional";
-};
+import type { ServerTlsFiles } from "../tls-files.ts";
 
 export type DoorTlsOptions = {
-  readonly files: TlsFiles;
+  readonly files: ServerTlsFiles;
   /** How the log names the port. */
   readonly door: "gRPC" | "HTTP";
   readonly clock: () => Date;
@@ -94,7 +85,7 @@ export async function createDoorTls({ files, door, clock, logger, pollMs = POLL_
 
 type Contents = { readonly cert: Buffer; readonly key: Buffer; readonly clientCa: Buffer | undefined };
 
-async function readFiles({ certFile, keyFile, clientCaFile }: TlsFiles): Promise<Contents> {
+async function readFiles({ certFile, keyFile, clientCaFile }: ServerTlsFiles): Promise<Contents> {
   const [cert, key, clientCa] = await Promise.all([
     readPem(certFile),
     readPem(keyFile),
@@ -118,7 +109,7 @@ function isSame(one: Contents, other: Contents): boolean {
 
 /** All that can be known before a client comes: OpenSSL takes an expired certificate, and one cut short at its end. */
 function check(
-  files: TlsFiles,
+  files: ServerTlsFiles,
   { cert, key, clientCa }: Contents,
   now: Date,
 ): { context: SecureContextOptions; certificate: X509Certificate } {

@@ -122,7 +122,7 @@ async function openPort(grpc: Server, { host, port, tls, limits, logger }: GrpcS
     connection.once("close", () => clearTimeout(timer));
   };
   const server = tls
-    ? createTlsServer({ ...tls.serverOptions, ALPNProtocols: ["h2"], handshakeTimeout: headersTimeoutMs }, (connection) => {
+    ? createTlsServer({ ...tls.serverOptions, ALPNProtocols: ["h2"] }, (connection) => {
         // A client that names no protocol speaks another one.
         if (connection.alpnProtocol === "h2") inject(connection);
         else connection.destroy();
@@ -137,6 +137,7 @@ async function openPort(grpc: Server, { host, port, tls, limits, logger }: GrpcS
       new Promise((resolve) => {
         following?.[Symbol.dispose]();
         server.close(() => resolve());
+        connections.destroyUnused();
       }),
     cutOff: connections.destroyAll,
   };

@@ -16,7 +16,10 @@ import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { CALLER_LEFT, type WhenEnded, whenAborted } from "./deadline.ts";
 import { type Dispatcher, type Incoming, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
 import { encodeStatus, toCallFailure } from "./errors.ts";
+import { peerText } from "./peer.ts";
 import type { Decoded } from "./request-checker.ts";
+
+const NOBODY_READS = new Refusal("CANCELLED", "the answers are not read: the stream is given up");
 
 /**
  * Serves a service of the dispatcher on a grpc-js server. Streams end with the reason of `stopping` when it aborts, and
@@ -99,7 +102,7 @@ function streamHandler(
     writeAll(
       call,
       dispatcher.stream(method, () => decode(method, call.request), incoming),
-      leaving.signal,
+      leaving,
       stallTimeoutMs,
     ).then(
       () => call.end(),
@@ -108,28 +111,24 @@ function streamHandler(
   };
 }
 
-/** Writes no faster than the caller reads. */
+/** Writes no faster than the caller reads, and ends the call when that is too slow. */
 async function writeAll(
   call: ServerWritableStream<Buffer, Message>,
   messages: AsyncIterable<Message>,
-  leaving: AbortSignal,
+  leaving: AbortController,
   stallTimeoutMs: number,
 ): Promise<void> {
   for await (const message of messages) {
-    if (!call.write(message)) await drained(call, leaving, stallTimeoutMs);
-  }
-}
-
-async function drained(call: ServerWritableStream<Buffer, Message>, leaving: AbortSignal, stallTimeoutMs: number): Promise<void> {
-  const stalled = new AbortController();
-  const timer = setTimeout(() => stalled.abort(), stallTimeoutMs);
-  try {
-    await once(call, "drain", { signal: AbortSignal.any([leaving, stalled.signal]) });
-  } catch (error) {
-    if (stalled.signal.aborted) throw new Refusal("CANCELLED", "the answers were not read: the stream is given up");
-    throw error;
-  } finally {
-    clearTimeout(timer);
+    if (call.write(message)) continue;
+    const timer = setTimeout(() => leaving.abort(NOBODY_READS), stallTimeoutMs);
+    try {
+      await once(call, "drain", { signal: leaving.signal });
+    } catch (error) {
+      // The next of the messages then fails, with the reason.
+      if (!leaving.signal.aborted) throw error;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
 
@@ -141,7 +140,10 @@ function incomingOf(call: ServerUnaryCall<Buffer, Message> | ServerWritableStrea
     traceId: traceIdOf(textOf(metadata, REQUEST_ID_HEADER)),
     whenEnded,
     timeoutMs: timeoutOf(call.getDeadline()),
-    peer: call.getPeer(),
+    // Only the log asks, and reading a certificate takes time.
+    get peer() {
+      return peerText(call.getPeer(), call.getAuthContext().sslPeerCertificate);
+    },
   };
 }
 

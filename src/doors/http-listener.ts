@@ -36,7 +36,6 @@ export function createHttpListener(tls: DoorTls | undefined, limits: DoorLimits,
     ...options,
     ...tls.serverOptions,
     allowHTTP1: true,
-    handshakeTimeout: headersTimeoutMs,
     maxHeaderListPairs: maxHeaders + PSEUDO_HEADERS,
     settings: { maxConcurrentStreams: maxStreams, maxHeaderListSize: maxHeaderBytes },
   });

@@ -84,6 +84,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
           clearTimeout(limit);
           resolve();
         });
+        connections.destroyUnused();
       });
     },
   };

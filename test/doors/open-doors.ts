@@ -1,10 +1,11 @@
 import { type Logger, pino } from "pino";
 import { createDispatcher } from "../../src/doors/dispatch.ts";
 import { DOOR_LIMITS, type DoorLimits } from "../../src/doors/door-limits.ts";
-import { createDoorTls, type TlsFiles } from "../../src/doors/door-tls.ts";
+import { createDoorTls } from "../../src/doors/door-tls.ts";
 import { type GrpcServer, startGrpcServer } from "../../src/doors/grpc-server.ts";
 import { type HttpServer, startHttpServer } from "../../src/doors/http-server.ts";
 import { createReadiness } from "../../src/doors/readiness.ts";
+import type { ServerTlsFiles } from "../../src/tls-files.ts";
 import { type Asked, cannedServices, verifyCannedToken } from "./canned-services.ts";
 
 /** All three doors, open on free ports before canned services. */
@@ -35,7 +36,7 @@ export type DoorsOptions = {
   /** Others than the usual ones. */
   readonly limits?: Partial<DoorLimits>;
   /** The certificate of both ports. */
-  readonly tls?: TlsFiles;
+  readonly tls?: ServerTlsFiles;
   /** The time by which the certificate is judged. */
   readonly certificateClock?: () => Date;
 };
