@@ -107,6 +107,11 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   };
   const grpcTls = config.grpcTls && (await createDoorTls({ files: config.grpcTls, door: "gRPC", clock: now, logger }));
   const httpTls = config.httpTls && (await createDoorTls({ files: config.httpTls, door: "HTTP", clock: now, logger }));
+  if (config.production) {
+    for (const [door, host, tls] of [["GRPC", config.grpcHost, grpcTls] as const, ["HTTP", config.httpHost, httpTls] as const])
+      if (!tls && !isLoopback(host))
+        logger.warn({ host }, `no TLS on a port for other machines: set ${door}_TLS_CERT_FILE, or put a proxy before it`);
+  }
   const grpc = await startGrpcServer({ ...shared, host: config.grpcHost, port: config.grpcPort, tls: grpcTls });
   parts.defer(() => grpc.stop());
   const http = await startHttpServer({
@@ -126,6 +131,10 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     serverNames: { ...(grpcTls && { grpc: grpcTls.serverName }), ...(httpTls && { http: httpTls.serverName }) },
     stop: () => running.disposeAsync(),
   };
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }
 
 async function connect({ mongodbUrl, mongodbTls }: AppConfig): Promise<MongoClient> {

@@ -1,14 +1,20 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ServerHttp2Session } from "node:http2";
 import type { DoorLimits } from "./door-limits.ts";
+import { CallFailure } from "./errors.ts";
 
-/** What of a request's head is over the limits, and the HTTP status that says so; undefined if nothing is. */
-export function excessOf(
-  { url = "", rawHeaders }: IncomingMessage,
+/** Why a request is not read further, and the HTTP status that says so; undefined if nothing speaks against it. */
+export function faultInHead(
+  { url = "", rawHeaders, httpVersionMajor }: IncomingMessage,
   { maxUrlBytes, maxHeaders }: DoorLimits,
-): { readonly status: number; readonly detail: string } | undefined {
-  if (url.length > maxUrlBytes) return { status: 414, detail: `the address is longer than ${maxUrlBytes} bytes` };
-  if (rawHeaders.length > 2 * maxHeaders) return { status: 431, detail: `there are more than ${maxHeaders} headers` };
+): { readonly status: number; readonly failure: CallFailure } | undefined {
+  const tooLarge = (detail: string) => new CallFailure("PAYLOAD_TOO_LARGE", detail);
+  if (url.length > maxUrlBytes) return { status: 414, failure: tooLarge(`the address is longer than ${maxUrlBytes} bytes`) };
+  if (rawHeaders.length > 2 * maxHeaders) return { status: 431, failure: tooLarge(`there are more than ${maxHeaders} headers`) };
+  // Of two, a proxy before this server may have believed the other one.
+  const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && name.length === 4 && name.toLowerCase() === "host");
+  if (httpVersionMajor === 1 && hosts.length > 1)
+    return { status: 400, failure: new CallFailure("MALFORMED_REQUEST", "there are two Hosts") };
   return undefined;
 }
 

@@ -12,7 +12,7 @@ import type { DoorTls } from "./door-tls.ts";
 import { CallFailure, toCallFailure } from "./errors.ts";
 import { answerBrokenHttp, HSTS, SECURITY_HEADERS, sendFailure } from "./http-answer.ts";
 import { createDocuments } from "./http-documents.ts";
-import { excessOf, limitExchange } from "./http-limits.ts";
+import { faultInHead, limitExchange } from "./http-limits.ts";
 import { createHttpListener } from "./http-listener.ts";
 import { listen } from "./listen.ts";
 import type { Readiness } from "./readiness.ts";
@@ -117,9 +117,10 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
     response.setHeader(REQUEST_ID_HEADER, traceId);
     for (const [name, value] of headers) response.setHeader(name, value);
     if (stopping.aborted && request.httpVersionMajor === 1) response.setHeader("connection", "close");
-    const excess = excessOf(request, limits);
-    if (excess) {
-      sendFailure(response, new CallFailure("PAYLOAD_TOO_LARGE", excess.detail), "", clock(), excess.status);
+    const fault = faultInHead(request, limits);
+    if (fault) {
+      if (request.httpVersionMajor === 1) response.setHeader("connection", "close");
+      sendFailure(response, fault.failure, "", clock(), fault.status);
       return;
     }
     applyCors(request, response, () => {
