@@ -11,7 +11,8 @@ import type { OrderTracking } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import { OrderTrackingService } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance } from "./instance.ts";
-import { type CalledInstance, connectTransport, grpcTransport } from "./instance-calls.ts";
+import { connectTransport, grpcTransport } from "./instance-calls.ts";
+import type { CalledInstance } from "./instance-ready.ts";
 
 type Caller = { readonly role: string; readonly subject: string; readonly storeId?: string };
 type Door = "gRPC" | "Connect";

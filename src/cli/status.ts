@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance, type InstanceAddresses } from "./instance.ts";
-import { isReady } from "./instance-calls.ts";
+import { isReady } from "./instance-ready.ts";
 
 /** What `status` tells; with --json, exactly these fields. */
 type Status = Partial<InstanceAddresses> & { readonly pid: number; readonly ready: boolean };

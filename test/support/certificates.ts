@@ -58,7 +58,7 @@ export async function createAuthority(name = "test authority"): Promise<Authorit
     ],
   });
   return {
-    cert: own.toString("pem"),
+    cert: `${own.toString("pem")}\n`,
     async issue(request) {
       const issued = await generateKeys();
       const cert = await X509CertificateGenerator.create({
@@ -76,7 +76,7 @@ export async function createAuthority(name = "test authority"): Promise<Authorit
           await AuthorityKeyIdentifierExtension.create(keys.publicKey),
         ],
       });
-      return { cert: cert.toString("pem"), key: await pemOf(issued.privateKey) };
+      return { cert: `${cert.toString("pem")}\n`, key: await pemOf(issued.privateKey) };
     },
   };
 }
