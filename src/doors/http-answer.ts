@@ -52,7 +52,7 @@ export function sendFailure(response: ServerResponse, failure: CallFailure, path
 
 /** Answers bytes that are no HTTP request, or one that takes too long to arrive, and closes the connection. */
 export function answerBrokenHttp(error: Error & { readonly code?: string }, socket: Duplex, now: Date): void {
-  if (!socket.writable || error.code === "ECONNRESET") {
+  if (!socket.writable || error.code === "ECONNRESET" || /^ERR_(SSL|TLS)/.test(error.code ?? "")) {
     socket.destroy();
     return;
   }
