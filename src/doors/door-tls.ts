@@ -43,26 +43,32 @@ export async function createDoorTls({ files, door, clock, logger, pollMs = POLL_
     },
     serverName: nameOf(certificate),
     follow(server) {
-      let tried = first;
+      let inUse = first;
       let current = certificate;
-      let problem = "";
+      let suspected = "";
+      let told = "";
       let warned: X509Certificate | undefined;
 
       async function look(): Promise<void> {
         try {
           const read = await readFiles(files);
-          if (!isSame(read, tried)) {
-            tried = read;
+          if (!isSame(read, inUse)) {
             const next = check(files, read, clock());
             server.setSecureContext(next.context);
+            inUse = read;
             current = next.certificate;
             logger.info({ door, expires_at: current.validToDate.toISOString() }, "a new certificate is in use");
           }
-          problem = "";
+          suspected = "";
+          told = "";
         } catch (error) {
           const { message } = error as Error;
-          if (message !== problem) logger.error({ door, problem: message }, "the new certificate is refused; the old one stays in use");
-          problem = message;
+          // Seen once, it may be that the files are being replaced at this moment.
+          if (message === suspected && message !== told) {
+            logger.error({ door, problem: message }, "the new certificate is refused; the old one stays in use");
+            told = message;
+          }
+          suspected = message;
         }
         if (warned !== current && current.validToDate.getTime() - clock().getTime() < EXPIRES_SOON_MS) {
           warned = current;

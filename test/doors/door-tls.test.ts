@@ -247,19 +247,15 @@ describe("a new certificate in the files", () => {
   ])("that %s is refused with a line in the log, and the old one stays", async (_what, spoil, problem) => {
     await using open = await openTlsDoors();
     await spoil(open);
-    const refusals = () => open.doors.logged.filter(({ msg }) => msg.includes("refused"));
-    await eventually(() => expect(new Set(refusals().map(({ door }) => door))).toEqual(new Set(["gRPC", "HTTP"])));
-    for (const line of refusals()) {
-      expect(line.level).toBe(50);
-      expect(line["problem"]).toMatch(problem);
-      expect(JSON.stringify(line)).not.toContain("secret words");
-    }
+    const refusals = () => open.doors.logged.filter(({ msg, problem: told }) => msg.includes("refused") && problem.test(String(told)));
+    await eventually(() => expect(refusals().map(({ door }) => door)).toEqual(expect.arrayContaining(["gRPC", "HTTP"])));
+    for (const { level } of refusals()) expect(level).toBe(50);
+    expect(JSON.stringify(open.doors.logged)).not.toContain("secret words");
     for (const address of Object.values(addressesOf(open.doors))) expect(await servedName(address)).toBe("first");
     await writeIssued(open.folder, "server", await serverCa.issue({ name: "mended" }));
     for (const address of Object.values(addressesOf(open.doors)))
       await eventually(async () => expect(await servedName(address)).toBe("mended"));
-    // Each port tells it once, or twice where it met the certificate without its key in between.
-    expect(refusals().length).toBeLessThanOrEqual(4);
+    expect(refusals()).toHaveLength(2);
   });
 
   it("may bring other CAs for client certificates", async () => {
