@@ -123,6 +123,7 @@ async function openPort(grpc: Server, { host, port, tls, limits, logger }: GrpcS
   };
   const server = tls
     ? createTlsServer({ ...tls.serverOptions, ALPNProtocols: ["h2"] }, (connection) => {
+        connection.on("error", () => connection.destroy());
         // A client that names no protocol speaks another one.
         if (connection.alpnProtocol === "h2") inject(connection);
         else connection.destroy();

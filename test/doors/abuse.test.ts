@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
+import { connect as connectTls } from "node:tls";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -109,6 +110,44 @@ describe.each(PORTS)("garbage on the $name port", ({ address }) => {
     });
     const answers = await Promise.all(texts.map((bytes) => exchange(address(), bytes)));
     for (const answer of answers) expect(answer).not.toMatch(/^HTTP\/1\.[01] 5/);
+    await expectUnharmed();
+  });
+});
+
+describe.each(PORTS)("connections to the $name port", ({ name, address }) => {
+  const request = name.startsWith("gRPC")
+    ? Buffer.concat([PREFACE, frame(FRAME.settings, 0, 0), aRequest(1, true)])
+    : Buffer.from("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n");
+
+  it("that are torn off at any moment harm nobody", async () => {
+    const [host = ""] = address().split(":");
+    await Promise.all(
+      Array.from({ length: 40 }, async (_, moment) => {
+        const raw = await connectTo(address());
+        const alpn = moment % 8 < 4 ? "h2" : "http/1.1";
+        const socket = name.endsWith("TLS") ? connectTls({ socket: raw, host, ca, ALPNProtocols: [alpn] }) : raw;
+        const until = (event: string) => Promise.race([once(socket, event), once(socket, "close")]).catch(() => undefined);
+        // Some before TLS or the request is complete, some after it, and some with an answer under way.
+        if (socket !== raw && moment % 4 > 0) await until("secureConnect");
+        if (moment % 4 > 0) socket.write(moment % 4 === 1 ? request.subarray(0, moment) : request);
+        if (moment % 4 === 3) await until("data");
+        raw.resetAndDestroy();
+      }),
+    );
+    await expectUnharmed();
+  });
+
+  it.runIf(name.endsWith("TLS"))("that begin TLS again and again are cut off", async () => {
+    const [host = "", port] = address().split(":");
+    const socket = connectTls({ host, port: Number(port), ca, maxVersion: "TLSv1.2", ALPNProtocols: ["h2"] });
+    socket.on("error", () => undefined);
+    await once(socket, "secureConnect");
+    socket.write(Buffer.concat([PREFACE, frame(FRAME.settings, 0, 0)]));
+    const again = () => {
+      if (!socket.closed) socket.renegotiate({}, again);
+    };
+    again();
+    await once(socket.resume(), "close", { signal: AbortSignal.timeout(SOON_MS) });
     await expectUnharmed();
   });
 });
