@@ -1,4 +1,4 @@
-import type { Server, Socket } from "node:net";
+import { isIPv6, type Server, type Socket } from "node:net";
 import type { Logger } from "pino";
 import type { DoorLimits } from "./door-limits.ts";
 
@@ -47,7 +47,7 @@ export function guardConnections(
   server.on("drop", (data) => report(data?.remoteAddress ?? ""));
   // Before the server's own listener, which may find the socket closed and then lets it be.
   server.prependListener("connection", (socket: Socket) => {
-    const address = socket.remoteAddress ?? "";
+    const address = networkOf(socket.remoteAddress ?? "");
     const count = (openByAddress.get(address) ?? 0) + 1;
     if (count > maxConnectionsPerAddress) {
       socket.destroy();
@@ -79,6 +79,16 @@ export function guardConnections(
       for (const socket of open) socket.destroy();
     },
   };
+}
+
+/** The part of an address that one caller commonly has for itself: all of an IPv4 address, and the first half of an IPv6 one. */
+export function networkOf(address: string): string {
+  if (!isIPv6(address) || address.startsWith("::ffff:")) return address;
+  const [head = "", tail] = address.split("::");
+  const groups = (part: string) => part.split(":").filter((group) => group !== "");
+  const [before, after] = [groups(head), groups(tail ?? "")];
+  const zeros = Array.from({ length: 8 - before.length - after.length }, () => "0");
+  return [...before, ...zeros, ...after].slice(0, 4).join(":");
 }
 
 /** The same of a connection and of what TLS makes of it. */

@@ -25,11 +25,16 @@ export function limitExchange(request: IncomingMessage, response: ServerResponse
     if (response.writableLength > 0) response.destroy();
   });
   // The server itself sees to it for HTTP/1.1.
-  if (request.httpVersionMajor === 1) return;
+  if (!("stream" in request) || isBodiless(request.stream)) return;
   const timer = setTimeout(() => {
     if (!request.complete) response.destroy();
   }, requestTimeoutMs);
   response.once("close", () => clearTimeout(timer));
+}
+
+/** That an HTTP/2 request is complete shows only when somebody has read it, which nobody does without a body. */
+function isBodiless(stream: unknown): boolean {
+  return typeof stream === "object" && stream !== null && "endAfterHeaders" in stream && stream.endAfterHeaders === true;
 }
 
 /** Ends an HTTP/2 connection that does not begin in time, or on which nothing is under way for long. */

@@ -139,9 +139,11 @@ describe.each(["gRPC", "HTTP"] as const)("connections on the %s port", (door) =>
     half.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00]));
     await Promise.all([closing(silent), closing(half)]);
     const [host = "", port] = addressOf(doors, door).split(":");
-    const mute = connectTls({ host, port: Number(port), ca: doors.ca, ALPNProtocols: ["h2"] });
-    await once(mute, "secureConnect");
-    await closing(mute);
+    for (const protocol of door === "gRPC" ? ["h2"] : ["h2", "http/1.1"]) {
+      const mute = connectTls({ host, port: Number(port), ca: doors.ca, ALPNProtocols: [protocol] });
+      await once(mute, "secureConnect");
+      await closing(mute);
+    }
   });
 
   it("without a call are closed after a while", async () => {
@@ -322,6 +324,19 @@ describe("requests on the HTTP port", () => {
       ),
     );
     await eventually(() => expect(doors.asked.at(-1)?.call.signal.aborted).toBe(true), 30_000);
+  });
+
+  it("are waited for when their answers take longer than any of that", async () => {
+    const limits = { stallTimeoutMs: 50, headersTimeoutMs: 50, requestTimeoutMs: 50, idleTimeoutMs: 50 };
+    const doors = await open({ limits });
+    // Their own deadline ends them.
+    expect((await fetch(`${doors.http.url}/orders/tracking/slow`, { headers: { authorization: OPERATOR } })).status).toBe(504);
+    const secure = await openByTls({ limits });
+    using raw = await openRawHttp2(addressOf(secure, "HTTP"), secure.ca);
+    raw.send(httpRequest(1, "/orders/tracking/slow"));
+    await eventually(() =>
+      expect(raw.frames().some(({ type, payload }) => type === FRAME.data && payload.includes("DEADLINE_EXCEEDED"))).toBe(true),
+    );
   });
 
   it.each([
