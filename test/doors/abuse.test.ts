@@ -136,8 +136,10 @@ describe.each(PORTS)("connections to the $name port", ({ name, address }) => {
     );
     await expectUnharmed();
   });
+});
 
-  it.runIf(name.endsWith("TLS"))("that begin TLS again and again are cut off", async () => {
+describe.each(PORTS.filter(({ name }) => name.endsWith("TLS")))("connections to the $name port", ({ address }) => {
+  it("that begin TLS again and again are cut off", async () => {
     const [host = "", port] = address().split(":");
     const socket = connectTls({ host, port: Number(port), ca, maxVersion: "TLSv1.2", ALPNProtocols: ["h2"] });
     socket.on("error", () => undefined);

@@ -69,7 +69,11 @@ async function servedName(address: string): Promise<string> {
 
 function tlsGrpcClient(address: string, { ca, cert, key }: ClientFiles): Client & Disposable {
   const buffer = (pem: string | undefined) => (pem === undefined ? null : Buffer.from(pem));
-  const client = new Client(address, credentials.createSsl(buffer(ca), buffer(key), buffer(cert)), { "grpc.use_local_subchannel_pool": 1 });
+  const client = new Client(address, credentials.createSsl(buffer(ca), buffer(key), buffer(cert)), {
+    "grpc.use_local_subchannel_pool": 1,
+    // An address is no name that TLS could ask for.
+    "grpc.ssl_target_name_override": "localhost",
+  });
   return Object.assign(client, { [Symbol.dispose]: () => client.close() });
 }
 
