@@ -16,6 +16,8 @@ import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { Unavailable } from "./domain/refusal.ts";
 import { createDispatcher } from "./doors/dispatch.ts";
+import { DOOR_LIMITS } from "./doors/door-limits.ts";
+import { createDoorTls } from "./doors/door-tls.ts";
 import { startGrpcServer } from "./doors/grpc-server.ts";
 import { startHttpServer } from "./doors/http-server.ts";
 import { createReadiness } from "./doors/readiness.ts";
@@ -41,6 +43,8 @@ import { createOrderTrackingService } from "./services/order-tracking-service.ts
 /** Ordertrail, running. */
 export type App = {
   readonly addresses: { readonly grpc: string; readonly http: string };
+  /** Of each port that speaks TLS, a name that its certificate is made out to, or an empty string. */
+  readonly serverNames: { readonly grpc?: string; readonly http?: string };
   /** Takes no more calls, lets those under way end, then lets go of everything. */
   stop(): Promise<void>;
 };
@@ -57,7 +61,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const stopping = new AbortController();
   // What is made is let go of in the opposite order, also when something further down cannot be had.
   await using parts = new AsyncDisposableStack();
-  const client = await connect(config.mongodbUrl);
+  const client = await connect(config);
   parts.defer(() => client.close());
   const db = client.db(config.databaseName);
   await ensureLogIndexes(db);
@@ -123,14 +127,26 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const jwks = config.jwksUrl ? undefined : (await createDevelopmentKeys(config.dataDir)).jwks;
 
   // A process that answers no calls still tells how it is.
-  const { maxRequestBytes, drainTimeoutMs, corsOrigins } = config;
-  const shared = { dispatcher, readiness, logger, clock: now, maxRequestBytes, maxResponseBytes: MAX_RESPONSE_BYTES, drainTimeoutMs };
-  const grpc = await startGrpcServer({ ...shared, host: config.grpcHost, port: config.grpcPort });
+  const { maxRequestBytes, drainTimeoutMs, corsOrigins, maxConnections, maxConnectionsPerAddress } = config;
+  const limits = { ...DOOR_LIMITS, maxConnections, maxConnectionsPerAddress };
+  const shared = {
+    ...{ dispatcher, readiness, logger, clock: now },
+    ...{ limits, maxRequestBytes, maxResponseBytes: MAX_RESPONSE_BYTES, drainTimeoutMs },
+  };
+  const grpcTls = config.grpcTls && (await createDoorTls({ files: config.grpcTls, door: "gRPC", clock: now, logger }));
+  const httpTls = config.httpTls && (await createDoorTls({ files: config.httpTls, door: "HTTP", clock: now, logger }));
+  if (config.production) {
+    for (const [door, host, tls] of [["GRPC", config.grpcHost, grpcTls] as const, ["HTTP", config.httpHost, httpTls] as const])
+      if (!tls && !isLoopback(host))
+        logger.warn({ host }, `no TLS on a port for other machines: set ${door}_TLS_CERT_FILE, or put a proxy before it`);
+  }
+  const grpc = await startGrpcServer({ ...shared, host: config.grpcHost, port: config.grpcPort, tls: grpcTls });
   parts.defer(() => grpc.stop());
   const http = await startHttpServer({
     ...shared,
     host: config.httpHost,
     port: config.httpPort,
+    tls: httpTls,
     corsOrigins,
     ...(config.roles.has("api") && { audit: { log: audit, isPublic: config.auditPublic, verifyToken: tokens.verify } }),
     ...(jwks && { jwks: () => jwks }),
@@ -146,16 +162,25 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     stopping.abort(new Unavailable("the server is shutting down: try again"));
     return running.disposeAsync();
   };
-  return { addresses: { grpc: grpc.address, http: http.url }, stop };
+  return {
+    addresses: { grpc: grpc.address, http: http.url },
+    serverNames: { ...(grpcTls && { grpc: grpcTls.serverName }), ...(httpTls && { http: httpTls.serverName }) },
+    stop,
+  };
 }
 
-async function connect(url: string): Promise<MongoClient> {
-  const client = createLogClient(url);
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host.startsWith("127.");
+}
+
+async function connect({ mongodbUrl, mongodbTls }: AppConfig): Promise<MongoClient> {
+  const client = createLogClient(mongodbUrl, mongodbTls);
   try {
     await client.connect();
     return client;
   } catch (cause) {
     await client.close();
-    throw new Error("MongoDB cannot be reached: check MONGODB_URL, or leave it unset to have one started", { cause });
+    const why = cause instanceof Error ? ` (${cause.message})` : "";
+    throw new Error(`MongoDB cannot be reached${why}: check MONGODB_URL, or leave it unset to have one started`, { cause });
   }
 }

@@ -1,8 +1,9 @@
-import { readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { parseAuditSeeds } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
 import { type MasterKeys, parseMasterKeys } from "./privacy/master-key.ts";
+import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
 /** What a process may do; every one may run any number of times. */
 export type ProcessRole = "api" | "projector";
@@ -42,6 +43,24 @@ const SETTINGS = {
     requiredInProduction: ["MONGODB_URL"],
     parse: (text) => urlText(text, ["mongodb:", "mongodb+srv:"]),
   }),
+  mongodbTlsCaFile: optional({
+    name: "MONGODB_TLS_CA_FILE",
+    description: "PEM file of the CAs that MongoDB's certificate must come from. Set, connections to MongoDB use TLS.",
+    example: "/etc/ordertrail/mongodb-ca.pem",
+    parse: readablePath,
+  }),
+  mongodbTlsCertFile: optional({
+    name: "MONGODB_TLS_CERT_FILE",
+    description: "PEM file of the certificate that Ordertrail shows to MongoDB. Set, connections to MongoDB use TLS.",
+    example: "/etc/ordertrail/mongodb-client.pem",
+    parse: readablePath,
+  }),
+  mongodbTlsKeyFile: optional({
+    name: "MONGODB_TLS_KEY_FILE",
+    description: "PEM file of the private key of MONGODB_TLS_CERT_FILE.",
+    example: "/etc/ordertrail/mongodb-client.key",
+    parse: readablePath,
+  }),
   databaseName: defaulted({
     name: "DATABASE_NAME",
     description: "The database that holds the log and the read models.",
@@ -54,6 +73,7 @@ const SETTINGS = {
     description: "NATS with JetStream. Not set: `npm start` runs a nats-server of its own.",
     example: "nats://127.0.0.1:4222",
     secret: true,
+    requiredInProduction: ["NATS_URL"],
     parse: (text) => urlText(text, ["nats:", "tls:"]),
   }),
   roles: defaulted({
@@ -77,6 +97,31 @@ const SETTINGS = {
     example: "50051",
     parse: wholeNumber(0, 65_535),
   }),
+  grpcTlsCertFile: optional({
+    name: "GRPC_TLS_CERT_FILE",
+    description: "PEM file of the certificate, with its chain, that gRPC shows. Set, this port speaks TLS only.",
+    example: "/etc/ordertrail/tls.crt",
+    parse: readablePath,
+  }),
+  grpcTlsKeyFile: optional({
+    name: "GRPC_TLS_KEY_FILE",
+    description: "PEM file of the private key of GRPC_TLS_CERT_FILE, without a passphrase.",
+    example: "/etc/ordertrail/tls.key",
+    parse: readablePath,
+  }),
+  grpcTlsClientCaFile: optional({
+    name: "GRPC_TLS_CLIENT_CA_FILE",
+    description: "PEM file of the CAs whose client certificates are accepted. Not set: none is asked for.",
+    example: "/etc/ordertrail/client-ca.crt",
+    parse: readablePath,
+  }),
+  grpcTlsClientCert: defaulted({
+    name: "GRPC_TLS_CLIENT_CERT",
+    description: "With GRPC_TLS_CLIENT_CA_FILE: whether a client certificate is `required` or `optional`.",
+    default: "required",
+    example: "optional",
+    parse: (text) => oneOf(["required", "optional"], text),
+  }),
   httpHost: defaulted({
     name: "HTTP_HOST",
     description: "The address on which Connect and REST listen; `0.0.0.0` for all.",
@@ -90,6 +135,31 @@ const SETTINGS = {
     default: "8080",
     example: "8080",
     parse: wholeNumber(0, 65_535),
+  }),
+  httpTlsCertFile: optional({
+    name: "HTTP_TLS_CERT_FILE",
+    description: "PEM file of the certificate, with its chain, that the port of Connect and REST shows. Set, this port speaks TLS only.",
+    example: "/etc/ordertrail/tls.crt",
+    parse: readablePath,
+  }),
+  httpTlsKeyFile: optional({
+    name: "HTTP_TLS_KEY_FILE",
+    description: "PEM file of the private key of HTTP_TLS_CERT_FILE, without a passphrase.",
+    example: "/etc/ordertrail/tls.key",
+    parse: readablePath,
+  }),
+  httpTlsClientCaFile: optional({
+    name: "HTTP_TLS_CLIENT_CA_FILE",
+    description: "PEM file of the CAs whose client certificates are accepted. Not set: none is asked for.",
+    example: "/etc/ordertrail/client-ca.crt",
+    parse: readablePath,
+  }),
+  httpTlsClientCert: defaulted({
+    name: "HTTP_TLS_CLIENT_CERT",
+    description: "With HTTP_TLS_CLIENT_CA_FILE: whether a client certificate is `required` or `optional`.",
+    default: "required",
+    example: "optional",
+    parse: (text) => oneOf(["required", "optional"], text),
   }),
   corsOrigins: defaulted({
     name: "CORS_ORIGINS",
@@ -203,6 +273,24 @@ const SETTINGS = {
     example: "/var/lib/ordertrail",
     parse: (text) => resolve(text),
   }),
+  cliCaFile: optional({
+    name: "CLI_CA_FILE",
+    description: "PEM file of the CAs that `ordertrail status`, `demo`, `projections` and the like trust. Not set: those that Node brings.",
+    example: "/etc/ordertrail/ca.crt",
+    parse: readablePath,
+  }),
+  cliCertFile: optional({
+    name: "CLI_CERT_FILE",
+    description: "PEM file of the certificate that they show where the instance asks for one.",
+    example: "/etc/ordertrail/cli.crt",
+    parse: readablePath,
+  }),
+  cliKeyFile: optional({
+    name: "CLI_KEY_FILE",
+    description: "PEM file of the private key of CLI_CERT_FILE.",
+    example: "/etc/ordertrail/cli.key",
+    parse: readablePath,
+  }),
   logLevel: defaulted({
     name: "LOG_LEVEL",
     description: "The least important of what is logged.",
@@ -216,6 +304,20 @@ const SETTINGS = {
     default: "1048576",
     example: "1048576",
     parse: wholeNumber(1024, 64 * 1024 * 1024),
+  }),
+  maxConnections: defaulted({
+    name: "MAX_CONNECTIONS",
+    description: "How many connections each of the two ports holds at once; further ones are closed.",
+    default: "10000",
+    example: "10000",
+    parse: wholeNumber(1, 1_000_000),
+  }),
+  maxConnectionsPerAddress: defaulted({
+    name: "MAX_CONNECTIONS_PER_ADDRESS",
+    description: "How many of them may come from one address. Behind a proxy, all do.",
+    default: "1000",
+    example: "1000",
+    parse: wholeNumber(1, 1_000_000),
   }),
   defaultDeadlineMs: defaulted({
     name: "DEFAULT_DEADLINE_MS",
@@ -261,7 +363,16 @@ type Values = {
 };
 
 /** What the environment says, checked and typed. Nothing else reads the environment. */
-export type Config = Omit<Values, "masterKeysFile"> & { readonly masterKeys: MasterKeys | undefined };
+export type Config = Omit<Values, "masterKeysFile"> & {
+  readonly masterKeys: MasterKeys | undefined;
+  /** Undefined where the port speaks without TLS. */
+  readonly grpcTls: ServerTlsFiles | undefined;
+  readonly httpTls: ServerTlsFiles | undefined;
+  /** For connections to MongoDB. */
+  readonly mongodbTls: ClientTlsFiles;
+  /** For the command line's own calls to a running instance. */
+  readonly cliTls: ClientTlsFiles;
+};
 
 /** The configuration of an application whose database is known, by setting or because one was started for it. */
 export type AppConfig = Config & { readonly mongodbUrl: string };
@@ -292,9 +403,25 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     }
   });
   const { masterKeysFile, ...values } = Object.fromEntries(entries) as Values;
-  problems.push(...contradictions(environment, values));
+  problems.push(...notForProduction(environment, values), ...contradictions(environment, values));
   if (problems.length > 0) throw new ConfigError(problems);
-  return { ...values, masterKeys: values.masterKeys ?? masterKeysFile };
+  return {
+    ...values,
+    masterKeys: values.masterKeys ?? masterKeysFile,
+    grpcTls: tlsFiles(values.grpcTlsCertFile, values.grpcTlsKeyFile, values.grpcTlsClientCaFile, values.grpcTlsClientCert),
+    httpTls: tlsFiles(values.httpTlsCertFile, values.httpTlsKeyFile, values.httpTlsClientCaFile, values.httpTlsClientCert),
+    mongodbTls: { caFile: values.mongodbTlsCaFile, certFile: values.mongodbTlsCertFile, keyFile: values.mongodbTlsKeyFile },
+    cliTls: { caFile: values.cliCaFile, certFile: values.cliCertFile, keyFile: values.cliKeyFile },
+  };
+}
+
+function tlsFiles(
+  certFile: string | undefined,
+  keyFile: string | undefined,
+  clientCaFile: string | undefined,
+  clientCert: ServerTlsFiles["clientCert"],
+): ServerTlsFiles | undefined {
+  return certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile, clientCaFile, clientCert };
 }
 
 function readSetting<T>({ name, default: byDefault, parse }: Parsed<T>, environment: NodeJS.ProcessEnv): T | undefined {
@@ -307,12 +434,37 @@ function textOf(environment: NodeJS.ProcessEnv, name: string): string | undefine
   return environment[name]?.trim() || undefined;
 }
 
+/** What development makes up when nothing is set, or lets be set, and production must not. */
+function notForProduction(environment: NodeJS.ProcessEnv, { production, corsOrigins, jwksUrl }: Partial<Values>): string[] {
+  if (!production) return [];
+  const problems = VARIABLES.flatMap(({ requiredInProduction: names, example }) =>
+    names && !names.some((name) => textOf(environment, name) !== undefined)
+      ? [`${names.join(" or ")} must be set in production; for example ${example}`]
+      : [],
+  );
+  if (corsOrigins?.includes("*")) problems.push("CORS_ORIGINS must not be * in production: list the origins of your own pages");
+  if (jwksUrl && isOpenToOthers(jwksUrl)) problems.push("JWKS_URL must be https in production, unless the issuer is on this machine");
+  return problems;
+}
+
+/** Of these variables, the second means something only with the first. */
+const DEPENDENT: readonly (readonly [needed: string, dependent: string])[] = [
+  ...["GRPC", "HTTP"].flatMap((door) => [
+    [`${door}_TLS_KEY_FILE`, `${door}_TLS_CERT_FILE`] as const,
+    [`${door}_TLS_CERT_FILE`, `${door}_TLS_KEY_FILE`] as const,
+    [`${door}_TLS_CERT_FILE`, `${door}_TLS_CLIENT_CA_FILE`] as const,
+    [`${door}_TLS_CLIENT_CA_FILE`, `${door}_TLS_CLIENT_CERT`] as const,
+  ]),
+  ["MONGODB_TLS_KEY_FILE", "MONGODB_TLS_CERT_FILE"],
+  ["MONGODB_TLS_CERT_FILE", "MONGODB_TLS_KEY_FILE"],
+  ["CLI_KEY_FILE", "CLI_CERT_FILE"],
+  ["CLI_CERT_FILE", "CLI_KEY_FILE"],
+];
+
 function contradictions(environment: NodeJS.ProcessEnv, values: Partial<Values>): string[] {
   const isSet = (name: string) => textOf(environment, name) !== undefined;
-  const problems = VARIABLES.flatMap(({ requiredInProduction, example }) =>
-    values.production && requiredInProduction && !requiredInProduction.some(isSet)
-      ? [`${requiredInProduction.join(" or ")} must be set in production; for example ${example}`]
-      : [],
+  const problems = DEPENDENT.flatMap(([needed, dependent]) =>
+    isSet(dependent) && !isSet(needed) ? [`${dependent} is set, but ${needed} is not: set both`] : [],
   );
   if (isSet("MASTER_KEYS") && isSet("MASTER_KEYS_FILE")) problems.push("MASTER_KEYS and MASTER_KEYS_FILE are both set: set one");
   if (isSet("AUDIT_KEYS") && isSet("AUDIT_KEYS_FILE")) problems.push("AUDIT_KEYS and AUDIT_KEYS_FILE are both set: set one");
@@ -349,6 +501,21 @@ function urlText(text: string, schemes: readonly string[]): string {
   const [scheme, rest] = text.split("//", 2);
   if (!schemes.includes(scheme ?? "") || !rest) throw new Error(`must begin with ${schemes.map((known) => `${known}//`).join(" or ")}`);
   return text;
+}
+
+/** Fails early for a file that the process may not read; what is in it, others check. */
+function readablePath(text: string): string {
+  const path = resolve(text);
+  try {
+    accessSync(path, constants.R_OK);
+  } catch (error) {
+    throw new Error(`names a file that cannot be read (${(error as NodeJS.ErrnoException).code})`);
+  }
+  return path;
+}
+
+function isOpenToOthers({ protocol, hostname }: URL): boolean {
+  return protocol === "http:" && hostname !== "localhost" && hostname !== "[::1]" && !hostname.startsWith("127.");
 }
 
 function origin(text: string): string {

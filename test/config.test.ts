@@ -1,5 +1,8 @@
-import { readFileSync } from "node:fs";
-import { describe, expect, it } from "vitest";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { ConfigError, loadConfig, VARIABLES } from "../src/config.ts";
 import { configurationTable } from "../tools/configuration-table.ts";
 
@@ -8,11 +11,24 @@ const KEY = Buffer.alloc(32, 1).toString("base64");
 const PRODUCTION = {
   NODE_ENV: "production",
   MONGODB_URL: "mongodb://one,two/?replicaSet=rs0",
+  NATS_URL: "nats://one",
   JWKS_URL: "https://login.example.com/keys",
   MASTER_KEYS: KEY,
   AUDIT_ORIGIN: "orders.example.com/audit",
   AUDIT_KEYS: KEY,
 };
+
+/** Every convenience of development: what brings it about, and what production says. docs/channels.md has the same list. */
+const CONVENIENCES: readonly (readonly [string, NodeJS.ProcessEnv, RegExp])[] = [
+  ["a mongod of its own", { MONGODB_URL: "" }, /^MONGODB_URL must be set in production; for example mongodb:/],
+  ["a nats-server of its own", { NATS_URL: "" }, /^NATS_URL must be set in production; for example nats:/],
+  ["a key pair of its own for tokens", { JWKS_URL: "" }, /^JWKS_URL must be set in production; for example https:/],
+  ["an issuer reached in the clear", { JWKS_URL: "http://login.example.com/keys" }, /^JWKS_URL must be https in production/],
+  ["a master key of its own", { MASTER_KEYS: "" }, /^MASTER_KEYS or MASTER_KEYS_FILE must be set in production; for example/],
+  ["an origin of its own for checkpoints", { AUDIT_ORIGIN: "" }, /^AUDIT_ORIGIN must be set in production; for example/],
+  ["a key of its own for checkpoints", { AUDIT_KEYS: "" }, /^AUDIT_KEYS or AUDIT_KEYS_FILE must be set in production; for example/],
+  ["pages of any origin", { CORS_ORIGINS: "https://a.example, *" }, /^CORS_ORIGINS must not be \* in production: list the origins/],
+];
 
 describe("loadConfig", () => {
   it("needs nothing to be set for development", () => {
@@ -57,15 +73,29 @@ describe("loadConfig", () => {
     ]);
   });
 
-  it("demands in production what is made up in development", () => {
-    expect(problemsOf({ NODE_ENV: "production" }).map((problem) => problem.split(" must")[0])).toEqual([
-      "MONGODB_URL",
-      "JWKS_URL",
-      "MASTER_KEYS or MASTER_KEYS_FILE",
-      "AUDIT_ORIGIN",
-      "AUDIT_KEYS or AUDIT_KEYS_FILE",
-    ]);
+  it("takes in production what is set for it", () => {
     expect(loadConfig(PRODUCTION).production).toBe(true);
+    expect(loadConfig({ ...PRODUCTION, MASTER_KEYS: "", MASTER_KEYS_FILE: keyFile() }).masterKeys?.byId.size).toBe(1);
+    expect(loadConfig({ ...PRODUCTION, JWKS_URL: "http://127.0.0.1:9000/keys" }).jwksUrl?.hostname).toBe("127.0.0.1");
+  });
+
+  it.each(CONVENIENCES)("refuses in production, and allows otherwise: %s", (_convenience, environment, problem) => {
+    expect(problemsOf({ ...PRODUCTION, ...environment })).toEqual([expect.stringMatching(problem)]);
+    expect(() => loadConfig({ ...PRODUCTION, ...environment, NODE_ENV: "development" })).not.toThrow();
+  });
+
+  it("refuses in production all of them at once", () => {
+    const environment = Object.assign(
+      {},
+      ...CONVENIENCES.filter(([, set]) => !("JWKS_URL" in set && set["JWKS_URL"])).map(([, set]) => set),
+    );
+    expect(problemsOf({ ...PRODUCTION, ...environment })).toHaveLength(CONVENIENCES.length - 1);
+  });
+
+  it("leaves out no variable without which something is made up", () => {
+    const madeUp = VARIABLES.filter(({ description }) => /Not set: .*(of its own|of this instance's own|one made)/.test(description));
+    expect(madeUp.map(({ name }) => name)).toEqual(["MONGODB_URL", "NATS_URL", "JWKS_URL", "MASTER_KEYS", "AUDIT_KEYS"]);
+    for (const { requiredInProduction, name } of madeUp) expect(requiredInProduction).toContain(name);
   });
 
   it("shows no secret in what it says is wrong", () => {
@@ -82,8 +112,55 @@ describe("loadConfig", () => {
 
   it("has an example for every variable that it accepts itself", () => {
     const checkable = VARIABLES.filter(({ name }) => !/^(MASTER|AUDIT)_KEYS/.test(name));
-    const examples = Object.fromEntries(checkable.map(({ name, example }) => [name, example]));
+    // Files must be there.
+    const here = fileURLToPath(import.meta.url);
+    const examples = Object.fromEntries(checkable.map(({ name, example }) => [name, name.endsWith("_FILE") ? here : example]));
     expect(() => loadConfig({ ...examples, MASTER_KEYS: KEY, AUDIT_KEYS: KEY })).not.toThrow();
+  });
+});
+
+describe("files for TLS", () => {
+  const file = fileURLToPath(import.meta.url);
+
+  it("are none, and the ports speak in the clear, unless they are set", () => {
+    expect(loadConfig({})).toMatchObject({
+      grpcTls: undefined,
+      httpTls: undefined,
+      mongodbTls: { caFile: undefined },
+      cliTls: { caFile: undefined },
+    });
+  });
+
+  it.each(["GRPC", "HTTP"])("are those of one port: %s", (door) => {
+    const set = { [`${door}_TLS_CERT_FILE`]: file, [`${door}_TLS_KEY_FILE`]: file, [`${door}_TLS_CLIENT_CA_FILE`]: file };
+    const tls = { certFile: file, keyFile: file, clientCaFile: file, clientCert: "required" };
+    const [grpcTls, httpTls] = door === "GRPC" ? [tls, undefined] : [undefined, tls];
+    expect(loadConfig(set)).toMatchObject({ grpcTls, httpTls });
+    expect(loadConfig({ ...set, [`${door}_TLS_CLIENT_CERT`]: "optional" })).toMatchObject(
+      door === "GRPC" ? { grpcTls: { clientCert: "optional" } } : { httpTls: { clientCert: "optional" } },
+    );
+  });
+
+  it("are refused one without the other, or where they cannot be read", () => {
+    expect(
+      problemsOf({ GRPC_TLS_CERT_FILE: file, HTTP_TLS_KEY_FILE: file, HTTP_TLS_CLIENT_CERT: "optional", CLI_CERT_FILE: file }),
+    ).toEqual([
+      "GRPC_TLS_CERT_FILE is set, but GRPC_TLS_KEY_FILE is not: set both",
+      "HTTP_TLS_KEY_FILE is set, but HTTP_TLS_CERT_FILE is not: set both",
+      "HTTP_TLS_CLIENT_CERT is set, but HTTP_TLS_CLIENT_CA_FILE is not: set both",
+      "CLI_CERT_FILE is set, but CLI_KEY_FILE is not: set both",
+    ]);
+    expect(problemsOf({ MONGODB_TLS_CA_FILE: "/nowhere/ca.pem" })).toEqual([
+      "MONGODB_TLS_CA_FILE names a file that cannot be read (ENOENT); for example /etc/ordertrail/mongodb-ca.pem",
+    ]);
+  });
+});
+
+describe("docs/channels.md", () => {
+  it("lists what production refuses", () => {
+    const page = readFileSync(new URL("../docs/channels.md", import.meta.url), "utf8");
+    const section = page.slice(page.indexOf("## What production refuses"));
+    for (const [, environment] of CONVENIENCES) for (const name of Object.keys(environment)) expect(section).toContain(`\`${name}\``);
   });
 });
 
@@ -92,6 +169,14 @@ describe("README.md", () => {
     expect(readFileSync(new URL("../README.md", import.meta.url), "utf8")).toContain(configurationTable());
   });
 });
+
+/** A file with a master key, as a secret store would mount it. */
+function keyFile(): string {
+  const path = join(mkdtempSync(join(tmpdir(), "ordertrail-config-")), "master_keys");
+  writeFileSync(path, KEY);
+  onTestFinished(() => rmSync(dirname(path), { recursive: true }));
+  return path;
+}
 
 function problemsOf(environment: NodeJS.ProcessEnv): string[] {
   try {

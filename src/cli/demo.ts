@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
-import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
 import { type Command, InvalidArgumentError } from "commander";
 import { issueDevelopmentToken } from "../access/development-token.ts";
 import { createDevelopmentKeys } from "../access/keys.ts";
@@ -11,7 +10,9 @@ import { DeliveryProvider, OrderStatus } from "../gen/ordertrail/events/v1/value
 import type { OrderTracking } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import { OrderTrackingService } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
 import { EXIT } from "./exit-codes.ts";
-import { findInstance, type InstanceAddresses } from "./instance.ts";
+import { findInstance } from "./instance.ts";
+import { connectTransport, grpcTransport } from "./instance-calls.ts";
+import type { CalledInstance } from "./instance-ready.ts";
 
 type Caller = { readonly role: string; readonly subject: string; readonly storeId?: string };
 type Door = "gRPC" | "Connect";
@@ -47,7 +48,12 @@ export function registerDemo(program: Command): void {
         return command.error("error: demo makes its own tokens, and this configuration takes them from the issuer at JWKS_URL", {
           exitCode: EXIT.failed,
         });
-      await drive(orderId, pauseMs, await clientsOf(config, instance.addresses), (line) => command.configureOutput().writeOut?.(line));
+      await drive(
+        orderId,
+        pauseMs,
+        await clientsOf(config, { ...instance, addresses: instance.addresses, tlsFiles: config.cliTls }),
+        (line) => command.configureOutput().writeOut?.(line),
+      );
     },
   );
 }
@@ -77,7 +83,7 @@ async function drive(
 }
 
 /** A client for the caller and the door of a step. */
-async function clientsOf(config: Config, { grpc, http }: InstanceAddresses): Promise<(step: Step) => Promise<Tracking>> {
+async function clientsOf(config: Config, instance: CalledInstance): Promise<(step: Step) => Promise<Tracking>> {
   const keys = await createDevelopmentKeys(config.dataDir);
   return async ({ by, door }) => {
     const token = await issueDevelopmentToken(keys, config, { ...by, expiresInSeconds: TOKEN_SECONDS });
@@ -86,10 +92,7 @@ async function clientsOf(config: Config, { grpc, http }: InstanceAddresses): Pro
       return next(request);
     };
     const interceptors = [authorize];
-    const transport =
-      door === "gRPC"
-        ? createGrpcTransport({ baseUrl: `http://${grpc}`, interceptors })
-        : createConnectTransport({ baseUrl: http, httpVersion: "1.1", interceptors });
+    const transport = door === "gRPC" ? grpcTransport(instance, interceptors) : connectTransport(instance, interceptors);
     return createClient(OrderTrackingService, transport);
   };
 }

@@ -11,6 +11,9 @@ export type InstanceAddresses = {
   readonly nats: string;
 };
 
+/** Of each port that speaks TLS, the name that its certificate is made out to; empty for one without a name. */
+export type ServerNames = { readonly grpc?: string; readonly http?: string };
+
 /** The running instance of a data folder. */
 export type Instance = {
   readonly pid: number;
@@ -18,12 +21,13 @@ export type Instance = {
   readonly startedAt: string;
   /** Absent while it starts. */
   readonly addresses?: InstanceAddresses;
+  readonly serverNames?: ServerNames;
 };
 
 /** The right to be the only instance of a data folder. */
 export type InstanceLock = {
   /** Tells others where this instance is reached. */
-  publish(addresses: InstanceAddresses): Promise<void>;
+  publish(addresses: InstanceAddresses, serverNames?: ServerNames): Promise<void>;
   release(): Promise<void>;
 };
 
@@ -62,8 +66,8 @@ export async function claimInstance(dataDir: string): Promise<InstanceLock> {
     await removeStale(path);
   }
   return {
-    async publish(addresses) {
-      await putInPlace(path, { ...self, addresses }, rename);
+    async publish(addresses, serverNames = {}) {
+      await putInPlace(path, { ...self, addresses, serverNames }, rename);
     },
     release: () => rm(path, { force: true }),
   };

@@ -53,11 +53,12 @@ export function registerLog(program: Command): void {
 }
 
 async function withReader(command: Command, use: (reader: LogReader) => Promise<void>): Promise<void> {
-  const { dataDir, databaseName } = loadConfig();
+  const { dataDir, databaseName, mongodbUrl, mongodbTls } = loadConfig();
   const instance = await findInstance(dataDir);
   if (!instance?.addresses)
     return command.error(`error: no instance runs with the data in ${dataDir}: npm start`, { exitCode: EXIT.notRunning });
-  await using client = createLogClient(instance.addresses.mongodb);
+  // The instance's own address is known without the password, of which there is none for a mongod of its own.
+  await using client = createLogClient(mongodbUrl ?? instance.addresses.mongodb, mongodbTls);
   await use(createLogReader(client.db(databaseName)));
 }
 

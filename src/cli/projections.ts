@@ -1,7 +1,6 @@
 import { toJson } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { type Client, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
 import type { Command } from "commander";
 import { issueDevelopmentToken } from "../access/development-token.ts";
 import { createDevelopmentKeys } from "../access/keys.ts";
@@ -15,6 +14,7 @@ import {
 } from "../gen/ordertrail/v1/operations_service_pb.js";
 import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
 import { findInstance } from "./instance.ts";
+import { grpcTransport } from "./instance-calls.ts";
 
 type Operations = Client<typeof OperationsService>;
 type Format = { readonly json?: true };
@@ -91,7 +91,7 @@ async function withOperations(command: Command, use: (operations: Operations) =>
   };
   try {
     await use(
-      createClient(OperationsService, createGrpcTransport({ baseUrl: `http://${instance.addresses.grpc}`, interceptors: [authorize] })),
+      createClient(OperationsService, grpcTransport({ ...instance, addresses: instance.addresses, tlsFiles: config.cliTls }, [authorize])),
     );
   } catch (error) {
     if (!(error instanceof ConnectError)) throw error;

@@ -13,6 +13,7 @@ import type { ServerName } from "../embedded/server-binaries.ts";
 import { createLogger } from "../logger.ts";
 import { EXIT } from "./exit-codes.ts";
 import { claimInstance, type InstanceAddresses } from "./instance.ts";
+import { publicAddress } from "./public-address.ts";
 
 const TOKEN_SECONDS = 12 * 3600;
 
@@ -43,9 +44,9 @@ async function run(config: Config, logger: Logger): Promise<void> {
   const app = await createApp({ ...config, mongodbUrl }, logger);
   cleanup.defer(() => app.stop());
 
-  const addresses = { ...app.addresses, mongodb: withoutPassword(mongodbUrl), nats: withoutPassword(natsUrl) };
-  await lock.publish(addresses);
-  process.stdout.write(await welcome(config, addresses));
+  const addresses = { ...app.addresses, mongodb: publicAddress(mongodbUrl), nats: publicAddress(natsUrl) };
+  await lock.publish(addresses, app.serverNames);
+  process.stdout.write(await welcome(config, addresses, app.serverNames.grpc !== undefined));
   logger.info({ signal: await ending }, "ending: calls under way are finished first");
 }
 
@@ -90,20 +91,16 @@ function whenAskedToEnd(): Promise<NodeJS.Signals> {
   return promise;
 }
 
-function withoutPassword(url: string): string {
-  return url.replace(/\/\/[^@/]*@/, "//***@");
-}
-
-async function welcome(config: Config, addresses: InstanceAddresses): Promise<string> {
+async function welcome(config: Config, addresses: InstanceAddresses, grpcTls: boolean): Promise<string> {
   const { grpc, http, mongodb, nats } = addresses;
   return `
 Ordertrail is ready.
 
-  gRPC           ${grpc}
+  gRPC           ${grpc}${grpcTls ? "  (TLS)" : ""}
   Connect, REST  ${http}
   MongoDB        ${mongodb}
   NATS           ${nats}
-${config.jwksUrl ? "" : await firstSteps(config, addresses)}
+${config.jwksUrl ? "" : await firstSteps(config, addresses, grpcTls)}
 Ctrl-C ends it; the data stays in ${config.dataDir}.
 
 `;
@@ -120,7 +117,7 @@ const FIRST_ORDER = JSON.stringify({
 });
 
 /** A token for each role, and commands to copy: for an instance that issues its own tokens. */
-async function firstSteps(config: Config, { grpc, http }: InstanceAddresses): Promise<string> {
+async function firstSteps(config: Config, { grpc, http }: InstanceAddresses, grpcTls: boolean): Promise<string> {
   const keys = await createDevelopmentKeys(config.dataDir);
   const tokens = TOKEN_ROLES.map(roleName).map(async (role) => {
     const subject = role === "partner" ? "uber" : `${role}-1`;
@@ -128,14 +125,16 @@ async function firstSteps(config: Config, { grpc, http }: InstanceAddresses): Pr
     const token = await issueDevelopmentToken(keys, config, { role, subject, storeId, expiresInSeconds: TOKEN_SECONDS });
     return `  ${`${role} (${subject})`.padEnd(24)} ${token}\n`;
   });
+  const trust = config.cliTls.caFile === undefined ? "" : `-cacert ${config.cliTls.caFile} `;
+  const curlTrust = config.cliTls.caFile === undefined ? "" : `--cacert ${config.cliTls.caFile} `;
   return `
 A token for each role, valid for 12 hours:
 
 ${(await Promise.all(tokens)).join("")}
 A first order over gRPC, the same order over REST, and a whole life at once:
 
-  grpcurl -plaintext -H "Authorization: Bearer ${OPERATOR_TOKEN}" -d '${FIRST_ORDER}' ${grpc} ordertrail.v1.OrderTrackingService/InitTracking
-  curl -s -H "Authorization: Bearer ${OPERATOR_TOKEN}" ${http}/orders/tracking/first-order
+  grpcurl ${grpcTls ? trust : "-plaintext "}-H "Authorization: Bearer ${OPERATOR_TOKEN}" -d '${FIRST_ORDER}' ${grpc} ordertrail.v1.OrderTrackingService/InitTracking
+  curl -s ${http.startsWith("https:") ? curlTrust : ""}-H "Authorization: Bearer ${OPERATOR_TOKEN}" ${http}/orders/tracking/first-order
   ${ORDERTRAIL} demo
 `;
 }

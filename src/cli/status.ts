@@ -2,11 +2,10 @@ import type { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance, type InstanceAddresses } from "./instance.ts";
+import { isReady } from "./instance-ready.ts";
 
 /** What `status` tells; with --json, exactly these fields. */
 type Status = Partial<InstanceAddresses> & { readonly pid: number; readonly ready: boolean };
-
-const READY_TIMEOUT_MS = 3_000;
 
 /** Registers `status`: where the running instance is reached, and whether it can do its work. */
 export function registerStatus(program: Command): void {
@@ -17,22 +16,18 @@ export function registerStatus(program: Command): void {
     )
     .option("--json", "for programs: grpc, http, mongodb, nats, pid, ready");
   command.action(async ({ json }: { json?: true }) => {
-    const { dataDir } = loadConfig();
+    const { dataDir, cliTls } = loadConfig();
     const instance = await findInstance(dataDir);
     if (!instance) return command.error(`error: no instance runs with the data in ${dataDir}: npm start`, { exitCode: EXIT.notRunning });
-    const { pid, addresses } = instance;
-    const status: Status = { ...addresses, pid, ready: addresses !== undefined && (await isReady(addresses.http)) };
+    const { pid, addresses, serverNames } = instance;
+    const status: Status = {
+      ...addresses,
+      pid,
+      ready: addresses !== undefined && (await isReady({ addresses, serverNames, tlsFiles: cliTls })),
+    };
     command.configureOutput().writeOut?.(json ? `${JSON.stringify(status)}\n` : table(status));
     if (!status.ready) process.exitCode = EXIT.failed;
   });
-}
-
-/** Asks the instance itself: it then asks its database. */
-async function isReady(http: string): Promise<boolean> {
-  return fetch(new URL("/readyz", http), { signal: AbortSignal.timeout(READY_TIMEOUT_MS) }).then(
-    (response) => response.ok,
-    () => false,
-  );
 }
 
 function table(status: Status): string {

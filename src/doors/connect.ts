@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, JsonObject, Message } from "@bufbuild/protobuf";
 import {
+  Code,
   ConnectError,
   type ContextValues,
   createConnectRouter,
@@ -17,11 +18,12 @@ import {
 } from "@connectrpc/connect-node";
 import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
-import { whenAborted } from "./deadline.ts";
+import { CALLER_LEFT, whenAborted } from "./deadline.ts";
 import type { Dispatcher, Incoming, ReadRequest } from "./dispatch.ts";
 import { errorDetails, toCallFailure } from "./errors.ts";
 import { readJsonBody } from "./json-body.ts";
 import { readMessage } from "./json-reader.ts";
+import { peerOf } from "./peer.ts";
 import type { Decoded } from "./request-checker.ts";
 
 export type ConnectDoorOptions = {
@@ -76,9 +78,7 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       const handler = handlers.get(path);
       if (!handler) return false;
       checkProtocol(handler, request);
-      const contextValues = createContextValues()
-        .set(TRACE_ID, traceId)
-        .set(PEER, request.socket.remoteAddress ?? "");
+      const contextValues = createContextValues().set(TRACE_ID, traceId).set(PEER, peerOf(request.socket));
       // The library stops at the first thing that it cannot read, and quotes it, which may be personal.
       const read = readsJson(handler, request) ? () => readJson(handler.method, request, response, maxRequestBytes) : undefined;
       contextValues.set(READ, read);
@@ -127,10 +127,15 @@ function incomingOf({ requestHeader, timeoutMs, values }: HandlerContext, signal
     door: Door.CONNECT,
     authorization: requestHeader.get("authorization") ?? undefined,
     traceId: values.get(TRACE_ID),
-    whenEnded: whenAborted(signal),
+    whenEnded: (end) => whenAborted(signal)((reason) => end(isTornOff(reason) ? CALLER_LEFT : reason)),
     timeoutMs: timeoutMs(),
     peer: values.get(PEER),
   };
+}
+
+/** Whether the connection, or the stream on it, has ended in whatever way but by its deadline. */
+function isTornOff(reason: unknown): boolean {
+  return reason instanceof ConnectError && reason.code !== Code.DeadlineExceeded;
 }
 
 function toConnectError(thrown: unknown, { traceId }: Incoming): ConnectError {

@@ -1,10 +1,17 @@
+import { createServer, type Socket } from "node:net";
+import { createServer as createTlsServer } from "node:tls";
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
 import type { Logger } from "pino";
 import { Unavailable } from "../domain/refusal.ts";
+import { guardConnections } from "./connection-guard.ts";
 import type { Dispatcher } from "./dispatch.ts";
+import type { DoorLimits } from "./door-limits.ts";
+import type { DoorTls } from "./door-tls.ts";
 import { addReflection } from "./grpc-reflection.ts";
+import { limitRequestTime } from "./grpc-request-time.ts";
 import { addService } from "./grpc-service.ts";
+import { listen } from "./listen.ts";
 import type { Readiness } from "./readiness.ts";
 
 export type GrpcServerOptions = {
@@ -12,6 +19,9 @@ export type GrpcServerOptions = {
   readonly host: string;
   /** 0 for any free one. */
   readonly port: number;
+  /** Without it, the port speaks in the clear. */
+  readonly tls?: DoorTls | undefined;
+  readonly limits: DoorLimits;
   /** Larger messages are refused with RESOURCE_EXHAUSTED. */
   readonly maxRequestBytes: number;
   /** A larger answer becomes RESOURCE_EXHAUSTED. */
@@ -35,12 +45,15 @@ export type GrpcServer = {
 };
 
 const HEALTH_INTERVAL_MS = 1_000;
+/** A peer that is gone without a word is noticed after these two together. */
 const KEEPALIVE_TIME_MS = 60_000;
 const KEEPALIVE_TIMEOUT_MS = 20_000;
+/** With which every HTTP/2 client begins. */
+const PREFACE_BYTES = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".length;
 
 /** Opens the gRPC port for the dispatcher's services, health and reflection. Throws if the address cannot be had. */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
-  const { dispatcher, host, port, maxRequestBytes, maxResponseBytes, drainTimeoutMs, readiness, logger } = options;
+  const { dispatcher, limits, maxRequestBytes, maxResponseBytes, drainTimeoutMs, readiness, logger } = options;
   // What it has to say comes back as errors; left alone, it writes past the log.
   setLogVerbosity(logVerbosity.NONE);
   const server = new Server({
@@ -49,9 +62,13 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     "grpc.max_send_message_length": maxResponseBytes,
     "grpc.keepalive_time_ms": KEEPALIVE_TIME_MS,
     "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+    "grpc.max_concurrent_streams": limits.maxStreams,
+    "grpc.max_connection_idle_ms": limits.idleTimeoutMs,
+    interceptors: [limitRequestTime(limits.requestTimeoutMs)],
   });
   const stopping = new AbortController();
-  for (const service of dispatcher.services) addService(server, service, { dispatcher, stopping: stopping.signal, maxRequestBytes });
+  const serving = { dispatcher, stopping: stopping.signal, maxRequestBytes, stallTimeoutMs: limits.stallTimeoutMs };
+  for (const service of dispatcher.services) addService(server, service, serving);
   addReflection(server, dispatcher.services);
   const health = new HealthImplementation();
   health.addToServer(server);
@@ -65,30 +82,66 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   };
   await updateHealth();
 
-  const bound = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(`${host.includes(":") ? `[${host}]` : host}:${port}`, ServerCredentials.createInsecure(), (error, boundPort) =>
-      error ? reject(error) : resolve(boundPort),
-    );
-  });
+  const listener = await openPort(server, options);
   const healthTimer = setInterval(() => void updateHealth(), HEALTH_INTERVAL_MS);
 
   return {
-    address: `${host}:${bound}`,
+    address: `${options.host}:${listener.port}`,
     async stop() {
       clearInterval(healthTimer);
+      const closed = listener.close();
       stopping.abort(new Unavailable("the server is shutting down: try again"));
       tellHealth("NOT_SERVING");
-      await new Promise<void>((resolve) => {
-        const limit = setTimeout(() => {
-          logger.warn({ drain_timeout_ms: drainTimeoutMs }, "calls still under way on the gRPC port are cut off");
-          server.forceShutdown();
-          resolve();
-        }, drainTimeoutMs);
-        server.tryShutdown(() => {
-          clearTimeout(limit);
-          resolve();
-        });
-      });
+      const limit = setTimeout(() => {
+        logger.warn({ drain_timeout_ms: drainTimeoutMs }, "calls still under way on the gRPC port are cut off");
+        listener.cutOff();
+      }, drainTimeoutMs);
+      // Of connections that it has been handed it closes each when its calls have ended, but does not wait for that.
+      server.tryShutdown(() => undefined);
+      await closed;
+      clearTimeout(limit);
     },
+  };
+}
+
+type Listener = {
+  readonly port: number;
+  /** Takes no more connections; resolves when all are closed. */
+  close(): Promise<void>;
+  /** Closes those that are open. */
+  cutOff(): void;
+};
+
+/** Listens itself and hands the connections over, as grpc-js would bound neither their number nor the time of their beginning. */
+async function openPort(grpc: Server, { host, port, tls, limits, logger }: GrpcServerOptions): Promise<Listener> {
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  const { headersTimeoutMs } = limits;
+  const inject = (connection: Socket) => {
+    injector.injectConnection(connection);
+    const timer = setTimeout(() => {
+      if (connection.bytesRead < PREFACE_BYTES) connection.destroy();
+    }, headersTimeoutMs);
+    connection.once("close", () => clearTimeout(timer));
+  };
+  const server = tls
+    ? createTlsServer({ ...tls.serverOptions, ALPNProtocols: ["h2"] }, (connection) => {
+        connection.on("error", () => connection.destroy());
+        // A client that names no protocol speaks another one.
+        if (connection.alpnProtocol === "h2") inject(connection);
+        else connection.destroy();
+      })
+    : createServer({ noDelay: true }, inject);
+  const connections = guardConnections(server, "gRPC", limits, logger);
+  const bound = await listen(server, port, host);
+  const following = tls && "setSecureContext" in server ? tls.follow(server) : undefined;
+  return {
+    port: bound,
+    close: () =>
+      new Promise((resolve) => {
+        following?.[Symbol.dispose]();
+        server.close(() => resolve());
+        connections.destroyUnused();
+      }),
+    cutOff: connections.destroyAll,
   };
 }

@@ -17,6 +17,7 @@ import { CALLER_LEFT, type WhenEnded, whenAborted } from "./deadline.ts";
 import { type Dispatcher, type Incoming, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
 import { encodeStatus, toCallFailure } from "./errors.ts";
 import { tooLarge } from "./json-body.ts";
+import { peerText } from "./peer.ts";
 import type { Decoded } from "./request-checker.ts";
 
 export type GrpcServiceOptions = {
@@ -25,7 +26,11 @@ export type GrpcServiceOptions = {
   readonly stopping: AbortSignal;
   /** Larger messages are refused. */
   readonly maxRequestBytes: number;
+  /** A stream is given up whose caller takes nothing for so long although something waits. */
+  readonly stallTimeoutMs: number;
 };
+
+const NOBODY_READS = new Refusal("CANCELLED", "the answers are not read: the stream is given up");
 
 /** Serves a service of the dispatcher on a grpc-js server. */
 export function addService(server: Server, service: DescService, options: GrpcServiceOptions): void {
@@ -82,7 +87,7 @@ function unaryHandler(method: DescMethod, { dispatcher, maxRequestBytes }: GrpcS
 
 function streamHandler(
   method: DescMethod,
-  { dispatcher, stopping, maxRequestBytes }: GrpcServiceOptions,
+  { dispatcher, stopping, maxRequestBytes, stallTimeoutMs }: GrpcServiceOptions,
 ): handleServerStreamingCall<Buffer, Message> {
   return (call) => {
     const leaving = new AbortController();
@@ -92,7 +97,8 @@ function streamHandler(
     writeAll(
       call,
       dispatcher.stream(method, () => decode(method, call.request, maxRequestBytes), incoming),
-      leaving.signal,
+      leaving,
+      stallTimeoutMs,
     ).then(
       () => call.end(),
       (thrown: unknown) => call.emit("error", statusOf(thrown, incoming)),
@@ -100,14 +106,24 @@ function streamHandler(
   };
 }
 
-/** Writes no faster than the caller reads. */
+/** Writes no faster than the caller reads, and ends the call when that is too slow. */
 async function writeAll(
   call: ServerWritableStream<Buffer, Message>,
   messages: AsyncIterable<Message>,
-  leaving: AbortSignal,
+  leaving: AbortController,
+  stallTimeoutMs: number,
 ): Promise<void> {
   for await (const message of messages) {
-    if (!call.write(message)) await once(call, "drain", { signal: leaving });
+    if (call.write(message)) continue;
+    const timer = setTimeout(() => leaving.abort(NOBODY_READS), stallTimeoutMs);
+    try {
+      await once(call, "drain", { signal: leaving.signal });
+    } catch (error) {
+      // The next of the messages then fails, with the reason.
+      if (!leaving.signal.aborted) throw error;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
 
@@ -119,7 +135,10 @@ function incomingOf(call: ServerUnaryCall<Buffer, Message> | ServerWritableStrea
     traceId: traceIdOf(textOf(metadata, REQUEST_ID_HEADER)),
     whenEnded,
     timeoutMs: timeoutOf(call.getDeadline()),
-    peer: call.getPeer(),
+    // Only the log asks, and reading a certificate takes time.
+    get peer() {
+      return peerText(call.getPeer(), call.getAuthContext().sslPeerCertificate);
+    },
   };
 }
 

@@ -2,6 +2,19 @@ import type { ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { CallFailure } from "./errors.ts";
 
+/** On every answer: JSON for programs, which no browser should show, frame, keep or take for something else. */
+export const SECURITY_HEADERS: Readonly<Record<string, string>> = {
+  "cache-control": "no-store",
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+  "cross-origin-resource-policy": "same-origin",
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff",
+  "x-frame-options": "DENY",
+};
+
+/** On every answer over TLS: for a year, browsers come to this host by TLS only. */
+export const HSTS: Readonly<Record<string, string>> = { "strict-transport-security": "max-age=31536000" };
+
 /** Writes a JSON answer. Headers set before stay. */
 export function sendJson(response: ServerResponse, status: number, body: string): void {
   response.writeHead(status, { "content-type": "application/json; charset=utf-8", "content-length": Buffer.byteLength(body) });
@@ -25,28 +38,35 @@ export function errorBodyOf(failure: CallFailure, path: string, now: Date): Erro
   return { detail: message, code: reason, timestamp: now.toISOString(), path, ...(violations.length > 0 && { violations }) };
 }
 
-/** Writes the error body, with the headers that go with its status. */
-export function sendFailure(response: ServerResponse, failure: CallFailure, path: string, now: Date): void {
+/** Writes the error body, with the headers that go with its status, which is that of the failure's reason unless given. */
+export function sendFailure(response: ServerResponse, failure: CallFailure, path: string, now: Date, status?: number): void {
   const { shape, metadata, reason } = failure;
   if (shape.retryAfterSeconds !== undefined) response.setHeader("retry-after", shape.retryAfterSeconds);
   if (reason === "UNAUTHENTICATED") response.setHeader("www-authenticate", 'Bearer realm="ordertrail"');
   if (reason === "METHOD_NOT_ALLOWED" && metadata["allow"] !== undefined) response.setHeader("allow", metadata["allow"]);
   // What is left of the body is not worth reading.
-  if (reason === "PAYLOAD_TOO_LARGE" && !response.req.complete) response.setHeader("connection", "close");
-  sendJson(response, shape.httpStatus, JSON.stringify(errorBodyOf(failure, path, now)));
+  if (reason === "PAYLOAD_TOO_LARGE" && !response.req.complete && response.req.httpVersionMajor === 1)
+    response.setHeader("connection", "close");
+  sendJson(response, status ?? shape.httpStatus, JSON.stringify(errorBodyOf(failure, path, now)));
 }
 
 /** Answers bytes that are no HTTP request, or one that takes too long to arrive, and closes the connection. */
 export function answerBrokenHttp(error: Error & { readonly code?: string }, socket: Duplex, now: Date): void {
-  if (!socket.writable || error.code === "ECONNRESET") {
+  if (!socket.writable || error.code === "ECONNRESET" || /^ERR_(SSL|TLS)/.test(error.code ?? "")) {
     socket.destroy();
     return;
   }
   const [statusLine, failure] = brokenHttp(error.code);
   const body = JSON.stringify(errorBodyOf(failure, "", now));
-  socket.end(
-    `HTTP/1.1 ${statusLine}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  );
+  const headers = {
+    ...SECURITY_HEADERS,
+    "content-type": "application/json; charset=utf-8",
+    "content-length": Buffer.byteLength(body),
+    connection: "close",
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  // Whoever sends on and reads nothing is not waited for.
+  socket.end(`HTTP/1.1 ${statusLine}\r\n${lines.join("")}\r\n${body}`, () => socket.destroy());
 }
 
 function brokenHttp(code: string | undefined): [statusLine: string, failure: CallFailure] {

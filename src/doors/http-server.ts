@@ -1,15 +1,21 @@
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
 import { cors as connectCors } from "@connectrpc/connect";
 import cors from "cors";
 import type { Logger } from "pino";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
 import { type AuditPathsOptions, createAuditPaths } from "./audit-paths.ts";
 import { createConnectDoor } from "./connect.ts";
+import { guardConnections } from "./connection-guard.ts";
 import { type Dispatcher, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
+import type { DoorLimits } from "./door-limits.ts";
+import type { DoorTls } from "./door-tls.ts";
 import { CallFailure, toCallFailure } from "./errors.ts";
-import { answerBrokenHttp, sendFailure } from "./http-answer.ts";
+import { answerBrokenHttp, HSTS, SECURITY_HEADERS, sendFailure } from "./http-answer.ts";
 import { createDocuments } from "./http-documents.ts";
+import { faultInHead, limitExchange } from "./http-limits.ts";
+import { createHttpListener } from "./http-listener.ts";
+import { listen } from "./listen.ts";
 import type { Readiness } from "./readiness.ts";
 import { createRestDoor } from "./rest.ts";
 
@@ -18,6 +24,9 @@ export type HttpServerOptions = {
   readonly host: string;
   /** 0 for any free one. */
   readonly port: number;
+  /** With it, the port speaks HTTPS, and HTTP/2 with clients that can; without, HTTP/1.1 in the clear. */
+  readonly tls?: DoorTls | undefined;
+  readonly limits: DoorLimits;
   /** Origins whose scripts may call, such as "https://shop.example"; "*" for all. */
   readonly corsOrigins: readonly string[];
   /** Larger requests are refused. */
@@ -38,7 +47,7 @@ export type HttpServerOptions = {
 
 /** The HTTP port, open. */
 export type HttpServer = {
-  /** Such as "http://127.0.0.1:8080". */
+  /** Such as "http://127.0.0.1:8080", or https where the port has a certificate. */
   readonly url: string;
   /**
    * Takes no more connections, ends streams with UNAVAILABLE and waits for the other calls; what is left after the drain
@@ -47,45 +56,38 @@ export type HttpServer = {
   stop(): Promise<void>;
 };
 
-const HEADERS_TIMEOUT_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 30_000;
-/** Longer than the 60 seconds after which load balancers commonly drop an idle connection, so that they do so first. */
-const KEEP_ALIVE_TIMEOUT_MS = 65_000;
 const PREFLIGHT_MAX_AGE_SECONDS = 7_200;
 
 /** Opens the HTTP port: REST, Connect, gRPC-Web, and what operators ask for. Throws if the address cannot be had. */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const { host, port, drainTimeoutMs, logger, clock } = options;
+  const { host, port, tls, limits, drainTimeoutMs, logger, clock } = options;
   const stopping = new AbortController();
-  const timeouts = { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS };
-  const server = createServer(timeouts, createRequestListener(options, stopping.signal));
-  server.on("clientError", (error, socket) => answerBrokenHttp(error, socket, clock()));
-  server.on("request", (_request, response) => {
+  const server = createHttpListener(tls, limits, createRequestListener(options, stopping.signal));
+  server.on("clientError", (error: Error, socket: Duplex) => answerBrokenHttp(error, socket, clock()));
+  server.on("request", (request: IncomingMessage, response: ServerResponse) => {
     response.once("close", () => {
-      if (stopping.signal.aborted) server.closeIdleConnections();
+      if (stopping.signal.aborted && request.httpVersionMajor === 1) request.socket.end();
     });
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  const connections = guardConnections(server, "HTTP", limits, logger);
+  const bound = await listen(server, port, host);
+  const following = tls && "setSecureContext" in server ? tls.follow(server) : undefined;
 
   return {
-    url: `http://${host.includes(":") ? `[${host}]` : host}:${portOf(server)}`,
+    url: `${tls ? "https" : "http"}://${host.includes(":") ? `[${host}]` : host}:${bound}`,
     async stop() {
+      following?.[Symbol.dispose]();
       stopping.abort(new Unavailable("the server is shutting down: try again"));
       await new Promise<void>((resolve) => {
         const limit = setTimeout(() => {
           logger.warn({ drain_timeout_ms: drainTimeoutMs }, "calls still under way on the HTTP port are cut off");
-          server.closeAllConnections();
+          connections.destroyAll();
         }, drainTimeoutMs);
         server.close(() => {
           clearTimeout(limit);
           resolve();
         });
+        connections.destroyUnused();
       });
     },
   };
@@ -93,7 +95,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 
 /** Answers every request, whatever it is: one that nobody else answers is ROUTE_NOT_FOUND. */
 function createRequestListener(options: HttpServerOptions, stopping: AbortSignal): RequestListener {
-  const { dispatcher, maxRequestBytes, maxResponseBytes, readiness, jwks, audit, logger, clock } = options;
+  const { dispatcher, maxRequestBytes, maxResponseBytes, tls, limits, readiness, jwks, audit, logger, clock } = options;
   const connect = createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping });
   const rest = createRestDoor({ dispatcher, maxRequestBytes });
   const documents = createDocuments({ services: dispatcher.services, readiness, jwks });
@@ -117,12 +119,20 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
     throw new Refusal("ROUTE_NOT_FOUND", "this path leads nowhere; /openapi.json lists the paths");
   }
 
+  const headers = Object.entries(tls ? { ...SECURITY_HEADERS, ...HSTS } : SECURITY_HEADERS);
+
   return (request, response) => {
+    limitExchange(request, response, limits);
     const traceId = traceIdOf(request.headers[REQUEST_ID_HEADER]);
     response.setHeader(REQUEST_ID_HEADER, traceId);
-    response.setHeader("x-content-type-options", "nosniff");
-    response.setHeader("cache-control", "no-store");
-    if (stopping.aborted) response.setHeader("connection", "close");
+    for (const [name, value] of headers) response.setHeader(name, value);
+    if (stopping.aborted && request.httpVersionMajor === 1) response.setHeader("connection", "close");
+    const fault = faultInHead(request, limits);
+    if (fault) {
+      if (request.httpVersionMajor === 1) response.setHeader("connection", "close");
+      sendFailure(response, fault.failure, "", clock(), fault.status);
+      return;
+    }
     applyCors(request, response, () => {
       answer(request, response, traceId).catch((thrown: unknown) => {
         const failure = toCallFailure(thrown, traceId);
@@ -159,10 +169,4 @@ function answerOptions({ headers }: IncomingMessage, response: ServerResponse, m
 function targetOf({ url = "" }: IncomingMessage): { readonly path: string; readonly query: string } {
   const end = url.indexOf("?");
   return end === -1 ? { path: url, query: "" } : { path: url.slice(0, end), query: url.slice(end + 1) };
-}
-
-function portOf(server: Server): number {
-  const address: AddressInfo | string | null = server.address();
-  if (address === null || typeof address === "string") throw new Error("the HTTP server does not listen on a port");
-  return address.port;
 }

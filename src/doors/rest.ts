@@ -7,6 +7,7 @@ import type { Dispatcher } from "./dispatch.ts";
 import { sendJson } from "./http-answer.ts";
 import { readJsonBody } from "./json-body.ts";
 import { writeMessage } from "./json-writer.ts";
+import { peerOf } from "./peer.ts";
 import { readRestRequest } from "./rest-request.ts";
 import { createRestRoutes, type RestRoute } from "./rest-routes.ts";
 
@@ -57,7 +58,7 @@ export function createRestDoor({ dispatcher, maxRequestBytes }: RestDoorOptions)
         traceId,
         whenEnded: (end) => response.once("close", () => end(CALLER_LEFT)),
         timeoutMs: timeoutOf(request),
-        peer: request.socket.remoteAddress ?? "",
+        peer: peerOf(request.socket),
       });
       sendJson(response, 200, JSON.stringify(answerOf(route, output)));
       return true;

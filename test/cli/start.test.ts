@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { glob, readFile } from "node:fs/promises";
+import { glob, readdir, readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -63,7 +63,9 @@ async function anInstance() {
     await folder[Symbol.asyncDispose]();
   }
 
-  return { run, start, status, serverPids, [Symbol.asyncDispose]: dispose };
+  const files = () => readdir(folder.path);
+
+  return { run, start, status, serverPids, files, [Symbol.asyncDispose]: dispose };
 }
 
 describe("ordertrail start", () => {
@@ -140,6 +142,19 @@ describe("ordertrail start", () => {
     expect(code).toBe(1);
     expect(err).toBe(`error: port ${port} is taken by another program: set HTTP_PORT to a free one, or to 0 for any\n`);
     expect(await instance.serverPids()).toEqual([]);
+  });
+
+  it("in production makes nothing up: it says all that is missing, and leaves not a file behind", async () => {
+    await using instance = await anInstance();
+    const { code, out, err } = await instance.run(["start"], { NODE_ENV: "production", CORS_ORIGINS: "*" });
+    expect([code, out]).toEqual([2, ""]);
+    expect(
+      err
+        .split("\n  ")
+        .slice(1)
+        .map((line) => line.split(" must")[0]),
+    ).toEqual(["MONGODB_URL", "NATS_URL", "JWKS_URL", "MASTER_KEYS or MASTER_KEYS_FILE", "CORS_ORIGINS"]);
+    expect(await instance.files()).toEqual([]);
   });
 
   it("refuses what cannot be configured with exit code 2, before it starts anything", async () => {

@@ -87,7 +87,12 @@ describe("ordertrail token", () => {
   it.each([
     [
       "in production",
-      { NODE_ENV: "production", MONGODB_URL: "mongodb://db/?replicaSet=a", MASTER_KEYS: Buffer.alloc(32).toString("base64") },
+      {
+        NODE_ENV: "production",
+        MONGODB_URL: "mongodb://db/?replicaSet=a",
+        NATS_URL: "nats://bus",
+        MASTER_KEYS: Buffer.alloc(32).toString("base64"),
+      },
     ],
     ["where tokens come from an issuer", {}],
   ])("is refused %s", async (_, environment) => {

@@ -1,6 +1,7 @@
 import { connect } from "node:net";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { SECURITY_HEADERS } from "../../src/doors/http-answer.ts";
 import { eventually } from "../support/eventually.ts";
 import { OPERATOR } from "./grpc-calls.ts";
 import { type OpenDoors, openDoors } from "./open-doors.ts";
@@ -81,6 +82,27 @@ describe("the HTTP port", () => {
       timestamp: expect.any(String),
       path: expect.any(String),
     });
+  });
+
+  it.each([
+    ["a document", "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"],
+    ["an answer of REST", `GET /orders/tracking/o HTTP/1.1\r\nHost: x\r\nAuthorization: ${OPERATOR}\r\nConnection: close\r\n\r\n`],
+    ["a refusal", "GET /orders/tracking/o HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"],
+    ["a path that is none", "GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"],
+    [
+      "an answer of Connect",
+      `POST /ordertrail.v1.OrderTrackingService/GetTracking HTTP/1.1\r\nHost: x\r\nAuthorization: ${OPERATOR}\r\nContent-Type: application/json\r\nContent-Length: 15\r\nConnection: close\r\n\r\n{"orderId":"o"}`,
+    ],
+    [
+      "a preflight",
+      "OPTIONS /orders/tracking/o HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\nAccess-Control-Request-Method: GET\r\nConnection: close\r\n\r\n",
+    ],
+    ["what is no HTTP", "hello\r\n\r\n"],
+    ["a head over the limits", `GET /${"a".repeat(9_000)} HTTP/1.1\r\nHost: x\r\n\r\n`],
+  ])("keeps browsers from showing, framing, keeping or guessing at %s", async (_what, bytes) => {
+    const [head = ""] = (await exchange(doors.http.url, bytes)).toLowerCase().split("\r\n\r\n");
+    for (const [name, value] of Object.entries(SECURITY_HEADERS)) expect(head).toContain(`\r\n${name}: ${value}`.toLowerCase());
+    expect(head).not.toMatch(/^(server|x-powered-by|strict-transport-security):/m);
   });
 
   it("does not read on in a body over the limit", async () => {

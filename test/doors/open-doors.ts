@@ -1,8 +1,11 @@
 import { type Logger, pino } from "pino";
 import { createDispatcher } from "../../src/doors/dispatch.ts";
+import { DOOR_LIMITS, type DoorLimits } from "../../src/doors/door-limits.ts";
+import { createDoorTls } from "../../src/doors/door-tls.ts";
 import { type GrpcServer, startGrpcServer } from "../../src/doors/grpc-server.ts";
 import { type HttpServer, startHttpServer } from "../../src/doors/http-server.ts";
 import { createReadiness } from "../../src/doors/readiness.ts";
+import type { ServerTlsFiles } from "../../src/tls-files.ts";
 import { type Asked, cannedServices, verifyCannedToken } from "./canned-services.ts";
 
 /** All three doors, open on free ports before canned services. */
@@ -26,8 +29,21 @@ export const MAX_RESPONSE_BYTES = 256 * 1024;
 export const MAX_DEADLINE_MS = 2_000;
 export const NOW = new Date("2026-06-01T12:00:00Z");
 
+export type DoorsOptions = {
+  readonly drainTimeoutMs?: number;
+  readonly grpcPort?: number;
+  readonly httpPort?: number;
+  /** Others than the usual ones. */
+  readonly limits?: Partial<DoorLimits>;
+  /** The certificate of both ports. */
+  readonly tls?: ServerTlsFiles;
+  /** The time by which the certificate is judged. */
+  readonly certificateClock?: () => Date;
+};
+
 /** Opens the doors; `await using` closes them. */
-export async function openDoors({ drainTimeoutMs = 1_000, grpcPort = 0, httpPort = 0 } = {}): Promise<OpenDoors> {
+export async function openDoors(options: DoorsOptions = {}): Promise<OpenDoors> {
+  const { drainTimeoutMs = 1_000, grpcPort = 0, httpPort = 0, tls: files, certificateClock = () => new Date() } = options;
   const { services, asked, streamed } = cannedServices();
   const logged: LogLine[] = [];
   const logger: Logger = pino({ level: "debug" }, { write: (line) => logged.push(JSON.parse(line)) });
@@ -56,15 +72,18 @@ export async function openDoors({ drainTimeoutMs = 1_000, grpcPort = 0, httpPort
     maxRequestBytes: MAX_REQUEST_BYTES,
     maxResponseBytes: MAX_RESPONSE_BYTES,
     drainTimeoutMs,
+    limits: { ...DOOR_LIMITS, ...options.limits },
     readiness,
     logger,
   };
+  const tlsOf = (door: "gRPC" | "HTTP") => files && createDoorTls({ files, door, clock: certificateClock, logger, pollMs: 20 });
   await using opened = new AsyncDisposableStack();
-  const grpc = await startGrpcServer({ ...shared, port: grpcPort });
+  const grpc = await startGrpcServer({ ...shared, port: grpcPort, tls: await tlsOf("gRPC") });
   opened.defer(() => grpc.stop());
   const http = await startHttpServer({
     ...shared,
     port: httpPort,
+    tls: await tlsOf("HTTP"),
     clock,
     corsOrigins: ["https://shop.example"],
     jwks: () => ({ keys: [{ kty: "EC", kid: "test" }] }),
