@@ -22,6 +22,8 @@ export const AUDIT_TREE = "audit_tree";
 const REVISION = 1;
 /** How long the log is let grow between two looks at it. */
 const LOOK_EVERY_MS = 400;
+/** How long the newest entry may be missing before it is taken to be gone: a new primary may, for a moment, show less than the old one did. */
+const MISSING_MS = 3000;
 const READ_BATCH = 2000;
 /** After how many entries the tiles are written, at the latest: as much is read again after a crash. */
 const COMMIT_ENTRIES = 20_000;
@@ -123,6 +125,7 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
     let anchor = await checkpoints.newestRoot();
     const frontier = await openFrontier(lease, anchor, signal);
     let signedAt = Number.NEGATIVE_INFINITY;
+    let missingSince: number | undefined;
 
     /** Holds the tree, just as it is, against what has been signed; true when there is nothing newer than that. */
     function isAnchored(): boolean {
@@ -174,12 +177,17 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
         await signIfDue(false);
         uncommitted = 0;
       }
-      if (!seenLast) throw new LogDamaged(frontier.size, "there is no entry any more");
-      await commit();
-      await signIfDue(true);
-      const { rebuild } = lease.checkpoint;
-      if (rebuild && rebuild.id !== rebuilding) return;
-      if (rebuild) await lease.write({ rebuild: null });
+      if (seenLast) {
+        missingSince = undefined;
+        await commit();
+        await signIfDue(true);
+        const { rebuild } = lease.checkpoint;
+        if (rebuild && rebuild.id !== rebuilding) return;
+        if (rebuild) await lease.write({ rebuild: null });
+      } else {
+        missingSince ??= lookedAt;
+        if (lookedAt - missingSince > MISSING_MS) throw new LogDamaged(frontier.size, "there is no entry any more");
+      }
       await pause(Math.max(0, LOOK_EVERY_MS - (performance.now() - lookedAt)), undefined, { signal });
     }
   }
