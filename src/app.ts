@@ -11,7 +11,7 @@ import { createCheckpointSigner } from "./audit/checkpoint-signer.ts";
 import { createCheckpointStore } from "./audit/checkpoint-store.ts";
 import { createKeyRegister } from "./audit/key-register.ts";
 import { createTileStore } from "./audit/tile-store.ts";
-import { createTreeKeeper } from "./audit/tree-keeper.ts";
+import { AUDIT_TREE, createTreeKeeper } from "./audit/tree-keeper.ts";
 import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { Unavailable } from "./domain/refusal.ts";
@@ -80,7 +80,9 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const keys = createPersonalKeys(db, config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir)), now);
   const locations = createDriverLocations(db, ORDER_TRACKING);
   await locations.ensureIndexes();
-  const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS }, [createOrderTrackingProjection(db, reader, locations)]);
+  const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS, others: [AUDIT_TREE] }, [
+    createOrderTrackingProjection(db, reader, locations),
+  ]);
 
   parts.defer(() => projector.stop());
 

@@ -18,6 +18,11 @@ export function createOperationsService({
     throw new Refusal("PROJECTION_NOT_FOUND", `there is no projection ${name}; there are ${projector.names.join(", ")}`, { name });
   }
 
+  function comparable(name: string): string {
+    if (projector.comparable.includes(known(name))) return name;
+    throw new Refusal("PROJECTION_NOT_FOUND", `${name} is not compared by document: AuditService.VerifyLog verifies it`, { name });
+  }
+
   return {
     async listProjections() {
       const [head, states] = await Promise.all([reader.head(), projector.states()]);
@@ -42,7 +47,7 @@ export function createOperationsService({
     },
 
     async *verifyProjection({ name }, call) {
-      for await (const { checked, different, difference, done } of projector.verify(known(name), call.signal)) {
+      for await (const { checked, different, difference, done } of projector.verify(comparable(name), call.signal)) {
         yield { checked: BigInt(checked), different: BigInt(different), done, ...(difference && { difference }) };
       }
     },
