@@ -8,7 +8,6 @@ const KEY = Buffer.alloc(32, 1).toString("base64");
 const PRODUCTION = {
   NODE_ENV: "production",
   MONGODB_URL: "mongodb://one,two/?replicaSet=rs0",
-  JWKS_URL: "https://login.example.com/keys",
   MASTER_KEYS: KEY,
 };
 
@@ -39,7 +38,6 @@ describe("loadConfig", () => {
       httpPort: 0,
     });
     expect([...config.roles]).toEqual(["projector"]);
-    expect(config.jwksUrl?.href).toBe(PRODUCTION.JWKS_URL);
     expect(config.masterKeys?.byId.size).toBe(1);
   });
 
@@ -58,7 +56,6 @@ describe("loadConfig", () => {
   it("demands in production what is made up in development", () => {
     expect(problemsOf({ NODE_ENV: "production" }).map((problem) => problem.split(" must")[0])).toEqual([
       "MONGODB_URL",
-      "JWKS_URL",
       "MASTER_KEYS or MASTER_KEYS_FILE",
     ]);
     expect(loadConfig(PRODUCTION).production).toBe(true);
@@ -74,6 +71,27 @@ describe("loadConfig", () => {
   it("refuses values that contradict each other", () => {
     expect(problemsOf({ MASTER_KEYS: KEY, MASTER_KEYS_FILE: "/nowhere" }).join()).toContain("both set");
     expect(problemsOf({ DEFAULT_DEADLINE_MS: "2000", MAX_DEADLINE_MS: "1000" }).join()).toContain("must not be more than");
+  });
+
+  it.each([
+    ["not json", "must be JSON"],
+    ["{}", "must be a JSON array"],
+    ["[1]", "an object for each issuer"],
+    ['[{"issuer":"a"}]', "must say the jwks_url"],
+    ['[{"issuer":"a","jwks_url":"ftp://b","audience":"c","roles":["customer"]}]', "begins with https://"],
+    ['[{"issuer":"a","jwks_url":"https://b","audience":"c"}]', "must say in roles which of service, customer"],
+    ['[{"issuer":"a","jwks_url":"https://b","audience":"c","roles":["admin"]}]', "must say in roles"],
+    ['[{"issuer":"a","jwks_url":"https://b","audience":"c","roles":["link"]}]', "must say in roles"],
+    ['[{"issuer":"a","jwks_url":"https://b","audience":"c","roles":["customer"],"secret":"d"}]', "must not have the member secret"],
+    ['[{"issuer":"ordertrail","jwks_url":"https://b","audience":"c","roles":["customer"]}]', "which is JWT_ISSUER"],
+  ])("refuses %j as TOKEN_ISSUERS", (text, message) => {
+    expect(problemsOf({ TOKEN_ISSUERS: text }).join()).toContain(message);
+  });
+
+  it("demands https of other issuers in production", () => {
+    const issuers = '[{"issuer":"a","jwks_url":"http://b/keys","audience":"c","roles":["customer"]}]';
+    expect(problemsOf({ ...PRODUCTION, TOKEN_ISSUERS: issuers }).join()).toContain("https:// for a in production");
+    expect(loadConfig({ TOKEN_ISSUERS: issuers }).tokenIssuers).toHaveLength(1);
   });
 
   it("has an example for every variable that it accepts itself", () => {

@@ -39,6 +39,18 @@ export function fileKeys(path: string): KeySource {
   });
 }
 
+/** The first of two sources that has the key. */
+export function eitherKeys(first: KeySource, second: KeySource): KeySource {
+  return async (header, token) => {
+    try {
+      return await first(header, token);
+    } catch (error) {
+      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+      return await second(header, token);
+    }
+  };
+}
+
 /** How old the keys may be before they are fetched again. */
 const REFRESH_MS = 10 * 60 * 1000;
 /** How long after a fetch an unknown key is taken to be unknown indeed. */

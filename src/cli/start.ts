@@ -103,7 +103,7 @@ Ordertrail is ready.
   Connect, REST  ${http}
   MongoDB        ${mongodb}
   NATS           ${nats}
-${config.jwksUrl ? "" : await firstSteps(config, addresses)}
+${config.production ? "" : await firstSteps(config, addresses)}
 Ctrl-C ends it; the data stays in ${config.dataDir}.
 
 `;

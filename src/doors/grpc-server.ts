@@ -1,6 +1,7 @@
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
 import type { Logger } from "pino";
+import { assertComplete } from "../access/permissions.ts";
 import { Unavailable } from "../domain/refusal.ts";
 import type { Dispatcher } from "./dispatch.ts";
 import { addReflection } from "./grpc-reflection.ts";
@@ -38,7 +39,7 @@ const HEALTH_INTERVAL_MS = 1_000;
 const KEEPALIVE_TIME_MS = 60_000;
 const KEEPALIVE_TIMEOUT_MS = 20_000;
 
-/** Opens the gRPC port for the dispatcher's services, health and reflection. Throws if the address cannot be had. */
+/** Opens the gRPC port for the dispatcher's services, health and reflection. Throws if the address cannot be had, or the permission table lacks an RPC. */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
   const { dispatcher, host, port, maxRequestBytes, maxResponseBytes, drainTimeoutMs, readiness, logger } = options;
   // What it has to say comes back as errors; left alone, it writes past the log.
@@ -50,10 +51,12 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
   });
   const stopping = new AbortController();
+  const served = namesAddedTo(server);
   for (const service of dispatcher.services) addService(server, service, dispatcher, stopping.signal);
   addReflection(server, dispatcher.services);
   const health = new HealthImplementation();
   health.addToServer(server);
+  assertComplete(dispatcher.services, served);
   const healthNames = ["", ...dispatcher.services.map(({ typeName }) => typeName)];
   const tellHealth = (status: "SERVING" | "NOT_SERVING") => {
     for (const name of healthNames) health.setStatus(name, status);
@@ -90,4 +93,15 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
       });
     },
   };
+}
+
+/** The RPCs that are added to a server from now on, as "package.Service/Method", those of libraries included. */
+function namesAddedTo(server: Server): readonly string[] {
+  const names: string[] = [];
+  const addService = server.addService.bind(server);
+  server.addService = (definition, implementation) => {
+    names.push(...Object.values(definition).map(({ path }) => path.slice(1)));
+    addService(definition, implementation);
+  };
+  return names;
 }

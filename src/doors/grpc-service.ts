@@ -16,6 +16,7 @@ import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { CALLER_LEFT, type WhenEnded, whenAborted } from "./deadline.ts";
 import { type Dispatcher, type Incoming, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
 import { encodeStatus, toCallFailure } from "./errors.ts";
+import { peerAddress } from "./peer-address.ts";
 import type { Decoded } from "./request-checker.ts";
 
 /** Serves a service of the dispatcher on a grpc-js server. Streams end with the reason of `stopping` when it aborts. */
@@ -107,7 +108,7 @@ function incomingOf(call: ServerUnaryCall<Buffer, Message> | ServerWritableStrea
     traceId: traceIdOf(textOf(metadata, REQUEST_ID_HEADER)),
     whenEnded,
     timeoutMs: timeoutOf(call.getDeadline()),
-    peer: call.getPeer(),
+    peer: peerAddress(call.getPeer()),
   };
 }
 

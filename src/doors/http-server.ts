@@ -3,6 +3,7 @@ import type { AddressInfo } from "node:net";
 import { cors as connectCors } from "@connectrpc/connect";
 import cors from "cors";
 import type { Logger } from "pino";
+import { assertComplete } from "../access/permissions.ts";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
 import { createConnectDoor } from "./connect.ts";
 import { type Dispatcher, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
@@ -27,8 +28,10 @@ export type HttpServerOptions = {
   readonly drainTimeoutMs: number;
   /** What /readyz tells. */
   readonly readiness: Readiness;
-  /** The public keys for /.well-known/jwks.json, where this server is the one that signs tokens. */
-  readonly jwks?: (() => object) | undefined;
+  /** The public keys for /.well-known/jwks.json. */
+  readonly jwks: () => Promise<object>;
+  /** For how many seconds others may remember them. */
+  readonly jwksMaxAgeSeconds: number;
   readonly logger: Logger;
   readonly clock: () => Date;
 };
@@ -50,7 +53,7 @@ const REQUEST_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_TIMEOUT_MS = 65_000;
 const PREFLIGHT_MAX_AGE_SECONDS = 7_200;
 
-/** Opens the HTTP port: REST, Connect, gRPC-Web, and what operators ask for. Throws if the address cannot be had. */
+/** Opens the HTTP port: REST, Connect, gRPC-Web, and what operators ask for. Throws if the address cannot be had, or the permission table lacks a path. */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   const { host, port, drainTimeoutMs, logger, clock } = options;
   const stopping = new AbortController();
@@ -90,10 +93,11 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 
 /** Answers every request, whatever it is: one that nobody else answers is ROUTE_NOT_FOUND. */
 function createRequestListener(options: HttpServerOptions, stopping: AbortSignal): RequestListener {
-  const { dispatcher, maxRequestBytes, maxResponseBytes, readiness, jwks, logger, clock } = options;
+  const { dispatcher, maxRequestBytes, maxResponseBytes, readiness, jwks, jwksMaxAgeSeconds, logger, clock } = options;
   const connect = createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping });
   const rest = createRestDoor({ dispatcher, maxRequestBytes });
-  const documents = createDocuments({ services: dispatcher.services, readiness, jwks });
+  const documents = createDocuments({ services: dispatcher.services, readiness, jwks, jwksMaxAgeSeconds });
+  assertComplete(dispatcher.services, documents.names);
   const applyCors = createCors(options.corsOrigins);
 
   async function answer(request: IncomingMessage, response: ServerResponse, traceId: string): Promise<void> {

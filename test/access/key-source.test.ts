@@ -9,7 +9,7 @@ import { fileKeys, type KeySource, remoteKeys } from "../../src/access/key-sourc
 import { createTokenVerifier } from "../../src/access/tokens.ts";
 import { Unavailable } from "../../src/domain/refusal.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { AUDIENCE, ISSUER, makeIssuerKey } from "./issuer.ts";
+import { makeIssuerKey, trusting } from "./issuer.ts";
 
 const older = await makeIssuerKey();
 const newer = await makeIssuerKey();
@@ -17,9 +17,7 @@ const exp = Math.floor(Date.now() / 1000) + 24 * 3600;
 
 /** Verifies without remembering anything between calls. */
 const verify = (keys: KeySource, token: string) =>
-  createTokenVerifier({ keys, issuer: ISSUER, audience: AUDIENCE, clockSkewSeconds: 0, clock: () => new Date(), cacheSize: 1 }).verify(
-    token,
-  );
+  createTokenVerifier({ ...trusting(keys), clockSkewSeconds: 0, clock: () => new Date(), cacheSize: 1 }).verify(token);
 
 const unknownKey = expect.objectContaining({ reason: "UNAUTHENTICATED", message: expect.stringContaining("a key that is not known here") });
 

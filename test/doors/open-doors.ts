@@ -1,4 +1,5 @@
 import { type Logger, pino } from "pino";
+import { createDenials } from "../../src/access/denials.ts";
 import { createDispatcher } from "../../src/doors/dispatch.ts";
 import { type GrpcServer, startGrpcServer } from "../../src/doors/grpc-server.ts";
 import { type HttpServer, startHttpServer } from "../../src/doors/http-server.ts";
@@ -27,7 +28,12 @@ export const MAX_DEADLINE_MS = 2_000;
 export const NOW = new Date("2026-06-01T12:00:00Z");
 
 /** Opens the doors; `await using` closes them. */
-export async function openDoors({ drainTimeoutMs = 1_000, grpcPort = 0, httpPort = 0 } = {}): Promise<OpenDoors> {
+export async function openDoors({
+  drainTimeoutMs = 1_000,
+  grpcPort = 0,
+  httpPort = 0,
+  denialsPerMinute = 1_000_000,
+} = {}): Promise<OpenDoors> {
   const { services, asked, streamed } = cannedServices();
   const logged: LogLine[] = [];
   const logger: Logger = pino({ level: "debug" }, { write: (line) => logged.push(JSON.parse(line)) });
@@ -35,6 +41,7 @@ export async function openDoors({ drainTimeoutMs = 1_000, grpcPort = 0, httpPort
   const dispatcher = createDispatcher({
     services,
     verifyToken: verifyCannedToken,
+    denials: createDenials({ perMinute: denialsPerMinute, logger, clock }),
     logger,
     clock,
     defaultDeadlineMs: 300,
@@ -66,7 +73,8 @@ export async function openDoors({ drainTimeoutMs = 1_000, grpcPort = 0, httpPort
     port: httpPort,
     clock,
     corsOrigins: ["https://shop.example"],
-    jwks: () => ({ keys: [{ kty: "EC", kid: "test" }] }),
+    jwks: async () => ({ keys: [{ kty: "EC", kid: "test" }] }),
+    jwksMaxAgeSeconds: 300,
   });
   opened.defer(() => http.stop());
   const doors = opened.move();

@@ -24,6 +24,8 @@ export type TestApp = AsyncDisposable & {
   readonly grpc: string;
   readonly http: string;
   readonly databaseName: string;
+  /** Its DATA_DIR: another with the same keys shares it. */
+  readonly dataDir: string;
   readonly database: MongoClient;
   token(caller: TestCaller): Promise<string>;
   /** A way to one of the doors, for calls by any descriptor. */
@@ -50,7 +52,14 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
     await database.db(databaseName).dropDatabase();
     await database.close();
   });
-  const config = loadConfig({ DATABASE_NAME: databaseName, DATA_DIR: folder.path, GRPC_PORT: "0", HTTP_PORT: "0", ...environment });
+  const config = loadConfig({
+    DATABASE_NAME: databaseName,
+    DATA_DIR: folder.path,
+    GRPC_PORT: "0",
+    HTTP_PORT: "0",
+    DENIALS_PER_MINUTE: "1000000",
+    ...environment,
+  });
   const keys = await createDevelopmentKeys(config.dataDir);
   const log: string[] = [];
   const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }));
@@ -77,6 +86,7 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
     grpc,
     http,
     databaseName,
+    dataDir: config.dataDir,
     database,
     log,
     token,

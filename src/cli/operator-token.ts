@@ -1,0 +1,24 @@
+import { randomUUID } from "node:crypto";
+import { issueDevelopmentToken } from "../access/development-token.ts";
+import { createDevelopmentKeys } from "../access/keys.ts";
+import { createSigningKeys } from "../access/signing-keys.ts";
+import type { Config } from "../config.ts";
+import { createLogClient } from "../log/log-client.ts";
+import { createLogger } from "../logger.ts";
+import { wrappingUnder } from "../privacy/master-key.ts";
+
+/**
+ * A token for the command line as an operator. In production it is signed with the instance's own key, which whoever has
+ * the database and the master keys may: they could do all that an operator can.
+ */
+export async function operatorToken(config: Config, mongodbUrl: string, expiresInSeconds: number): Promise<string> {
+  const who = { role: "operator", subject: "command-line" };
+  if (!config.production)
+    return await issueDevelopmentToken(await createDevelopmentKeys(config.dataDir), config, { ...who, expiresInSeconds });
+  if (!config.masterKeys) throw new Error("MASTER_KEYS or MASTER_KEYS_FILE must be set");
+  await using client = createLogClient(config.mongodbUrl ?? mongodbUrl);
+  const db = client.db(config.databaseName);
+  const keys = createSigningKeys(db, wrappingUnder(config.masterKeys), () => new Date(), createLogger("silent"));
+  const claims = { iss: config.jwtIssuer, aud: config.jwtAudience, sub: who.subject, role: who.role, jti: randomUUID() };
+  return await keys.sign(claims, expiresInSeconds);
+}
