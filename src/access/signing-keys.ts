@@ -124,6 +124,17 @@ export function createSigningKeys(db: Db, wrapping: Wrapping, clock: () => Date,
     }
   }
 
+  /** Lets the next key sign before its time, or a new one. */
+  async function signAtOnce(phases: ReturnType<typeof phasesOf>): Promise<void> {
+    const next = phases.find(({ phase }) => phase === "next")?.key;
+    if (!next) return await add((phases[0]?.key.generation ?? 0) + 1, clock());
+    await stored.updateOne(
+      { _id: next._id },
+      { $set: { signs_from: clock() } },
+      { writeConcern: { w: "majority", journal: true }, timeoutMS: ROUND_TRIP_MS },
+    );
+  }
+
   async function privateKeyOf({ _id: kid, wrapped, nonce, master_key_id: masterKeyId }: StoredKey): Promise<PrivateKey> {
     if (privateKey?.kid === kid) return privateKey.key;
     const bytes = wrapping.unwrap({ wrapped: wrapped.value(), nonce: nonce.value(), masterKeyId }, bindingOf(kid));
@@ -195,11 +206,8 @@ export function createSigningKeys(db: Db, wrapping: Wrapping, clock: () => Date,
         { writeConcern: { w: "majority", journal: true }, timeoutMS: ROUND_TRIP_MS },
       );
       if (withdrawn.matchedCount === 0) return undefined;
-      const keys = await states();
-      if (!keys.some(({ phase }) => phase === "signing")) {
-        const { keys: all } = await loadOnce();
-        await add((all[0]?.generation ?? 0) + 1, clock());
-      }
+      const phases = phasesOf((await loadOnce()).keys, clock());
+      if (!phases.some(({ phase }) => phase === "signing")) await signAtOnce(phases);
       return (await states()).find(({ phase }) => phase === "signing");
     },
   };
