@@ -83,7 +83,13 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   await sessions.ensureIndexes();
   const links = createTrackingLinks(db, revocations, now);
   await links.ensureIndexes();
-  const signing = createSigningKeys(db, wrappingUnder(masterKeys), now, logger);
+  const signing = createSigningKeys({
+    db,
+    wrapping: wrappingUnder(masterKeys),
+    clock: now,
+    logger,
+    isRevoked: (kid) => revocations.isRevoked([`key:${kid}`]),
+  });
   // What the keys in a file sign is for development: whoever has the folder would be anybody.
   const development = config.production ? undefined : await createDevelopmentKeys(config.dataDir);
   const tokens = createTokenVerifier({

@@ -56,6 +56,8 @@ const RETAINED_MS = (MAX_LIFETIME_SECONDS + 3600) * 1000;
 const ALGORITHM = "ES256";
 /** How old what this process knows may be. */
 const REMEMBERED_MS = 30_000;
+/** How old it may be when something is signed by it. */
+const OLD_MS = 300_000;
 /** How often a token with an unknown key may make it look again. */
 const LOOK_AGAIN_MS = 1000;
 const ROUND_TRIP_MS = 5000;
@@ -64,8 +66,17 @@ const DUPLICATE_KEY = 11_000;
 type PrivateKey = Awaited<ReturnType<typeof importJWK>>;
 type Known = { readonly keys: readonly StoredKey[]; readonly atMs: number };
 
+export type SigningKeysOptions = {
+  readonly db: Db;
+  readonly wrapping: Wrapping;
+  readonly clock: () => Date;
+  readonly logger: Logger;
+  /** Whether what a key signed is refused: another process may have withdrawn it just now. */
+  readonly isRevoked: (kid: string) => boolean;
+};
+
 /** The signing keys in the collection `auth_signing_keys` of `db`; the first is made when it is first needed. */
-export function createSigningKeys(db: Db, wrapping: Wrapping, clock: () => Date, logger: Logger): SigningKeys {
+export function createSigningKeys({ db, wrapping, clock, logger, isRevoked }: SigningKeysOptions): SigningKeys {
   const stored = db.collection<StoredKey>("auth_signing_keys");
   let privateKey: { readonly kid: string; readonly key: PrivateKey } | undefined;
   let known: Known | undefined;
@@ -97,6 +108,16 @@ export function createSigningKeys(db: Db, wrapping: Wrapping, clock: () => Date,
       loadOnce().catch((error: unknown) => logger.warn({ err: error }, "the signing keys cannot be read; those known remain in use"));
     }
     return known.keys;
+  }
+
+  /** The key that signs now. What this process knows must not be old: a key is published for a certain time after it has signed last. */
+  async function signingKey(): Promise<StoredKey> {
+    if (known && clock().getTime() - known.atMs >= OLD_MS) await loadOnce();
+    const find = (keys: readonly StoredKey[]) => phasesOf(keys, clock()).find(({ phase }) => phase === "signing")?.key;
+    let signing = find(await current());
+    if (signing && isRevoked(signing._id)) signing = find((await loadOnce()).keys);
+    if (!signing) throw new Error("there is no key that signs tokens");
+    return signing;
   }
 
   /** Adds a key, unless another process has added one of this generation. */
@@ -178,12 +199,11 @@ export function createSigningKeys(db: Db, wrapping: Wrapping, clock: () => Date,
     jwks: async () => published(await current()),
 
     async sign(claims, lifetimeSeconds) {
-      const signing = phasesOf(await current(), clock()).find(({ phase }) => phase === "signing");
-      if (!signing) throw new Error("there is no key that signs tokens");
+      const signing = await signingKey();
       const issuedAt = Math.floor(clock().getTime() / 1000);
       return await new SignJWT({ ...claims, iat: issuedAt, exp: issuedAt + lifetimeSeconds })
-        .setProtectedHeader({ alg: ALGORITHM, kid: signing.key._id, typ: "JWT" })
-        .sign(await privateKeyOf(signing.key));
+        .setProtectedHeader({ alg: ALGORITHM, kid: signing._id, typ: "JWT" })
+        .sign(await privateKeyOf(signing));
     },
 
     async rotate() {

@@ -17,8 +17,13 @@ export async function operatorToken(config: Config, mongodbUrl: string, expiresI
     return await issueDevelopmentToken(await createDevelopmentKeys(config.dataDir), config, { ...who, expiresInSeconds });
   if (!config.masterKeys) throw new Error("MASTER_KEYS or MASTER_KEYS_FILE must be set");
   await using client = createLogClient(config.mongodbUrl ?? mongodbUrl);
-  const db = client.db(config.databaseName);
-  const keys = createSigningKeys(db, wrappingUnder(config.masterKeys), () => new Date(), createLogger("silent"));
+  const keys = createSigningKeys({
+    db: client.db(config.databaseName),
+    wrapping: wrappingUnder(config.masterKeys),
+    clock: () => new Date(),
+    logger: createLogger("silent"),
+    isRevoked: () => false,
+  });
   const claims = { iss: config.jwtIssuer, aud: config.jwtAudience, sub: who.subject, role: who.role, jti: randomUUID() };
   return await keys.sign(claims, expiresInSeconds);
 }

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import type { Db } from "mongodb";
 import { createRevocations } from "../access/revocations.ts";
 import { createSigningKeys, MAX_LIFETIME_SECONDS, type SigningKeyState, type SigningKeys } from "../access/signing-keys.ts";
 import { createLogger } from "../logger.ts";
@@ -39,10 +40,8 @@ export function registerTokenKeys(program: Command): void {
     .description("take a key that leaked out of use at once; every token that it signed is refused within two seconds")
     .argument("<kid>", "the key, as list shows it");
   revoke.action((kid: string) =>
-    withDatabase(revoke, async (db, config) => {
+    withKeys(revoke, async (keys, db) => {
       const revocations = createRevocations(db, now, createLogger("silent"));
-      const masterKeys = config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir));
-      const keys = createSigningKeys(db, wrappingUnder(masterKeys), now, createLogger("silent"));
       const signing = await keys.withdraw(kid);
       if (!signing) return revoke.error(`error: there is no key ${kid}`, { exitCode: EXIT.failed });
       await revocations.revoke([`key:${kid}`], new Date(Date.now() + MAX_LIFETIME_SECONDS * 1000 + HOUR_MS));
@@ -53,10 +52,11 @@ export function registerTokenKeys(program: Command): void {
   for (const verb of command.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }
 
-async function withKeys(command: Command, use: (keys: SigningKeys) => Promise<void>): Promise<void> {
+async function withKeys(command: Command, use: (keys: SigningKeys, db: Db) => Promise<void>): Promise<void> {
   await withDatabase(command, async (db, config) => {
     const masterKeys = config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir));
-    await use(createSigningKeys(db, wrappingUnder(masterKeys), now, createLogger("silent")));
+    const logger = createLogger("silent");
+    await use(createSigningKeys({ db, wrapping: wrappingUnder(masterKeys), clock: now, logger, isRevoked: () => false }), db);
   });
 }
 

@@ -19,7 +19,8 @@ const pass = (seconds: number) => {
 };
 
 /** The keys as one process has them. */
-const open = (db: Db, keys = masterKeys) => createSigningKeys(db, wrappingUnder(keys), clock, createLogger("silent"));
+const open = (db: Db, keys = masterKeys, isRevoked: (kid: string) => boolean = () => false) =>
+  createSigningKeys({ db, wrapping: wrappingUnder(keys), clock, logger: createLogger("silent"), isRevoked });
 const kidOf = (token: string) => decodeProtectedHeader(token).kid ?? "";
 const published = async (keys: SigningKeys) => (await keys.jwks()).keys.map(({ kid }) => kid);
 const verify = (keys: SigningKeys, token: string) =>
@@ -76,6 +77,21 @@ describe("signing keys", () => {
     await expect(verify(keys, token)).rejects.toThrow("a key that is not known here");
     expect(await published(keys)).toEqual([signing?.kid]);
     expect(await keys.withdraw("none")).toBeUndefined();
+  });
+
+  it("that another process has withdrawn sign nothing more, nor do those that it does not know to be followed", async () => {
+    await using database = await testDatabase();
+    const revoked = new Set<string>();
+    const keys = open(database.db, masterKeys, (kid) => revoked.has(kid));
+    const other = open(database.db);
+    const first = kidOf(await keys.sign(claims, 60));
+    await other.withdraw(first);
+    revoked.add(first);
+    const second = kidOf(await keys.sign(claims, 60));
+    expect(second).not.toBe(first);
+    const { kid } = await other.rotate();
+    pass(PUBLISHED_AHEAD_SECONDS + 1);
+    expect(kidOf(await keys.sign(claims, 60))).toBe(kid);
   });
 
   it("are private under the master key: the database alone signs nothing", async () => {
