@@ -2,6 +2,7 @@ import type { MongoClient } from "mongodb";
 import type { Logger } from "pino";
 import { createClients } from "./access/clients.ts";
 import { createDenials } from "./access/denials.ts";
+import { createIssuerKeyMemory } from "./access/issuer-key-memory.ts";
 import { otherIssuer, ownIssuer } from "./access/issuers.ts";
 import { eitherKeys, fileKeys, remoteKeys } from "./access/key-source.ts";
 import { createDevelopmentKeys, developmentKeyFile } from "./access/keys.ts";
@@ -92,6 +93,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   });
   // What the keys in a file sign is for development: whoever has the folder would be anybody.
   const development = config.production ? undefined : await createDevelopmentKeys(config.dataDir);
+  const issuerKeys = createIssuerKeyMemory(db, now);
   const tokens = createTokenVerifier({
     issuers: [
       ownIssuer({
@@ -99,7 +101,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
         audience: config.jwtAudience,
         keys: development ? eitherKeys(fileKeys(developmentKeyFile(config.dataDir)), signing.source) : signing.source,
       }),
-      ...config.tokenIssuers.map((settings) => otherIssuer(settings, remoteKeys(settings.jwksUrl, now, logger))),
+      ...config.tokenIssuers.map((settings) => otherIssuer(settings, remoteKeys(settings.jwksUrl, now, logger, issuerKeys))),
     ],
     revocations,
     clockSkewSeconds: config.jwtClockSkewSeconds,

@@ -45,6 +45,8 @@ export function isDenial(reason: RefusalReason, caller: Caller | undefined): boo
   switch (reason) {
     case "UNAUTHENTICATED":
     case "PERMISSION_DENIED":
+    // By a client that has shown too many wrong secrets.
+    case "RATE_LIMITED":
       return true;
     case "ORDER_NOT_FOUND":
       return caller !== undefined && !SEES_ALL.includes(caller.role);

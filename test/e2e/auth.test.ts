@@ -1,4 +1,6 @@
 import { randomUUID } from "node:crypto";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { Code, ConnectError, createClient, type Client as RpcClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { decodeJwt, decodeProtectedHeader } from "jose";
@@ -7,6 +9,7 @@ import { createClients } from "../../src/access/clients.ts";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
+import { makeIssuerKey } from "../access/issuer.ts";
 import { startTestApp, type TestApp } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
 
@@ -197,6 +200,35 @@ describe("revoking", () => {
     expect(await statusWith(app, three)).toBe(401);
     expect(await statusWith(app, await issue())).toBe(200);
     await expect(operator.revokeAccess({})).rejects.toMatchObject({ code: Code.InvalidArgument });
+  });
+});
+
+describe("another issuer", () => {
+  it("lets its customers in by any door, also in a process that starts while it is away", async () => {
+    const key = await makeIssuerKey();
+    const issuer = createServer((_, response) => response.end(JSON.stringify({ keys: [key.publicJwk] })));
+    await new Promise<void>((resolve) => issuer.listen(0, "127.0.0.1", resolve));
+    const { port } = issuer.address() as AddressInfo;
+    const settings = {
+      issuer: "https://login.test/",
+      jwks_url: `http://127.0.0.1:${port}/keys`,
+      audience: "shop",
+      roles: { buyer: "customer" },
+    };
+    const environment = { TOKEN_ISSUERS: JSON.stringify([settings]) };
+    const exp = Math.floor(Date.now() / 1000) + 600;
+    const token = await key.sign({ iss: settings.issuer, aud: "shop", sub: "customer-1", role: "buyer", exp });
+    await using app = await startTestApp(environment);
+    expect(await statusWith(app, token)).toBe(200);
+    await expect(app.client(OrderTrackingService, "grpc", token).listTrackings({})).resolves.toBeDefined();
+    const saved = app.database.db(app.databaseName).collection("auth_issuer_keys");
+    await eventually(async () => expect(await saved.countDocuments()).toBe(1));
+    issuer.closeAllConnections();
+    await new Promise((resolve) => issuer.close(resolve));
+    await using later = await startTestApp({ ...environment, DATABASE_NAME: app.databaseName });
+    expect(await statusWith(later, token)).toBe(200);
+    const operator = await key.sign({ iss: settings.issuer, aud: "shop", sub: "operator-1", role: "operator", exp });
+    expect(await statusWith(later, operator)).toBe(401);
   });
 });
 
