@@ -18,6 +18,8 @@ export type SigningKeys = {
   list(): Promise<SigningKeyState[]>;
   /** Makes the next key, published at once, that signs after PUBLISHED_AHEAD_SECONDS; returns the one there is if there is one. Deletes keys that verify nothing any more. */
   rotate(): Promise<SigningKeyState>;
+  /** Wraps all keys under the newest master key, and answers how many were not yet. `rotate` does so, too. */
+  rewrap(): Promise<number>;
   /** Takes a key out of use at once, with a new one in its place. Tokens signed by it have to be revoked besides. Undefined if there is none of this name. */
   withdraw(kid: string): Promise<SigningKeyState | undefined>;
 };
@@ -164,6 +166,22 @@ export function createSigningKeys({ db, wrapping, clock, logger, isRevoked }: Si
     return key;
   }
 
+  async function rewrap(): Promise<number> {
+    let rewrapped = 0;
+    for (const { _id: kid, wrapped, nonce, master_key_id: masterKeyId } of (await loadOnce()).keys) {
+      const secret = wrapping.unwrap({ wrapped: wrapped.value(), nonce: nonce.value(), masterKeyId }, bindingOf(kid));
+      const newest = wrapping.wrap(secret, bindingOf(kid));
+      if (newest.masterKeyId === masterKeyId) continue;
+      const { modifiedCount } = await stored.updateOne(
+        { _id: kid, master_key_id: masterKeyId },
+        { $set: { wrapped: new Binary(newest.wrapped), nonce: new Binary(newest.nonce), master_key_id: newest.masterKeyId } },
+        { writeConcern: { w: "majority", journal: true }, timeoutMS: ROUND_TRIP_MS },
+      );
+      rewrapped += modifiedCount;
+    }
+    return rewrapped;
+  }
+
   function published(keys: readonly StoredKey[]): JSONWebKeySet {
     const shown = phasesOf(keys, clock()).filter(({ phase }) => phase === "next" || phase === "signing" || phase === "verifying");
     return { keys: shown.map(({ key }) => key.public_key) };
@@ -196,6 +214,7 @@ export function createSigningKeys({ db, wrapping, clock, logger, isRevoked }: Si
   return {
     source,
     list: states,
+    rewrap,
     jwks: async () => published(await current()),
 
     async sign(claims, lifetimeSeconds) {
@@ -214,6 +233,7 @@ export function createSigningKeys({ db, wrapping, clock, logger, isRevoked }: Si
       if (!waiting) await add((before[0]?.generation ?? 0) + 1, new Date(now.getTime() + PUBLISHED_AHEAD_SECONDS * 1000));
       const retired = phases.filter(({ phase, key }) => phase === "retired" || isLongWithdrawn(key, now)).map(({ key }) => key._id);
       await stored.deleteMany({ _id: { $in: retired } }, { timeoutMS: ROUND_TRIP_MS });
+      await rewrap();
       const next = (await states()).find(({ phase }) => phase === "next");
       if (!next) throw new Error("the next signing key could not be read back");
       return next;

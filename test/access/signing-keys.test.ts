@@ -94,6 +94,15 @@ describe("signing keys", () => {
     expect(kidOf(await keys.sign(claims, 60))).toBe(kid);
   });
 
+  it("are wrapped under a new master key, after which the old one is not needed", async () => {
+    await using database = await testDatabase();
+    const [old, young] = [randomBytes(32), randomBytes(32)].map((bytes) => bytes.toString("base64"));
+    const token = await open(database.db, parseMasterKeys(`${old}`)).sign(claims, 60);
+    const both = open(database.db, parseMasterKeys(`${young},${old}`));
+    expect([await both.rewrap(), await both.rewrap()]).toEqual([1, 0]);
+    expect(kidOf(await open(database.db, parseMasterKeys(`${young}`)).sign(claims, 60))).toBe(kidOf(token));
+  });
+
   it("are private under the master key: the database alone signs nothing", async () => {
     await using database = await testDatabase();
     const keys = open(database.db);

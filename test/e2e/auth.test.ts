@@ -1,4 +1,4 @@
-import { randomUUID } from "node:crypto";
+import { createHmac, createPublicKey, type JsonWebKey, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Code, ConnectError, createClient, type Client as RpcClient } from "@connectrpc/connect";
@@ -6,6 +6,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 import { decodeJwt, decodeProtectedHeader } from "jose";
 import { describe, expect, it } from "vitest";
 import { createClients } from "../../src/access/clients.ts";
+import { createDevelopmentKeys } from "../../src/access/keys.ts";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
@@ -56,7 +57,9 @@ describe("a client", () => {
     expect(claims).toMatchObject({ iss: "ordertrail", aud: "ordertrail", sub: "uber", role: "partner", client_id: clientId });
     expect((claims.exp ?? 0) - (claims.iat ?? 0)).toBe(900);
     expect(await statusWith(app, accessToken)).toBe(200);
-    const { keys } = (await (await fetch(`${app.http}/.well-known/jwks.json`)).json()) as { keys: { kid: string; d?: string }[] };
+    const response = await fetch(`${app.http}/.well-known/jwks.json`);
+    expect(response.headers.get("cache-control")).toBe("public, max-age=300");
+    const { keys } = (await response.json()) as { keys: { kid: string; d?: string }[] };
     expect(keys.map(({ kid }) => kid)).toContain(decodeProtectedHeader(accessToken).kid);
     expect(keys.every(({ d }) => d === undefined)).toBe(true);
   });
@@ -151,6 +154,49 @@ describe("a refresh token", () => {
     const { refreshToken } = await auth.issueToken({ clientId, clientSecret });
     await createClients(app.database.db(app.databaseName), () => new Date()).disable(clientId);
     await expect(auth.refreshToken({ refreshToken })).rejects.toEqual(unauthenticated);
+  });
+});
+
+describe("a token that is not good", () => {
+  it("is UNAUTHENTICATED at every door, whatever is wrong with it", async () => {
+    await using app = await startTestApp();
+    const keys = await createDevelopmentKeys(app.dataDir);
+    const claims = { iss: "ordertrail", aud: "ordertrail", sub: "operator-1", role: "operator" };
+    const sign = (more: object, expiresInSeconds = 600) => keys.sign({ ...claims, ...more }, { expiresInSeconds });
+    const good = await sign({});
+    const [header = "", payload = "", signature = ""] = good.split(".");
+    const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const { keys: published } = (await (await fetch(`${app.http}/.well-known/jwks.json`)).json()) as { keys: JsonWebKey[] };
+    const signedAsSecret = published.map((key) => {
+      const secret = createPublicKey({ key, format: "jwk" }).export({ type: "spki", format: "pem" });
+      const unsigned = `${encode({ alg: "HS256", kid: (key as { kid?: string }).kid })}.${payload}`;
+      return `${unsigned}.${createHmac("sha256", secret).update(unsigned).digest("base64url")}`;
+    });
+    const revoked = await sign({});
+    const operator = app.client(AuthService, "grpc", good);
+    await operator.revokeAccess({ target: { case: "tokenId", value: decodeJwt(revoked).jti ?? "" } });
+    const stranger = await makeIssuerKey();
+    const bad = [
+      await sign({}, -600),
+      await sign({ nbf: Math.floor(Date.now() / 1000) + 600 }),
+      await sign({ aud: "payments" }),
+      await sign({ iss: "https://elsewhere.test/" }),
+      await sign({ role: "system" }),
+      await sign({ role: "link" }),
+      `${encode({ alg: "none" })}.${payload}.`,
+      `${header}.${encode({ ...decodeJwt(good), sub: "operator-2" })}.${signature}`,
+      `${header}.${payload}.${signature.startsWith("A") ? "B" : "A"}${signature.slice(1)}`,
+      ...signedAsSecret,
+      await stranger.sign({ ...claims, exp: Math.floor(Date.now() / 1000) + 600 }),
+      revoked,
+    ];
+    expect(await statusWith(app, good)).toBe(200);
+    for (const [index, token] of bad.entries()) {
+      expect(await statusWith(app, token), `token ${index}`).toBe(401);
+      for (const door of ["grpc", "connect", "grpc-web"] as const) {
+        await expect(app.client(OrderTrackingService, door, token).listTrackings({}), `token ${index}`).rejects.toEqual(unauthenticated);
+      }
+    }
   });
 });
 
