@@ -1,9 +1,17 @@
 import type { MongoClient } from "mongodb";
 import type { Logger } from "pino";
-import { fileKeys, remoteKeys } from "./access/key-source.ts";
+import { createClients } from "./access/clients.ts";
+import { createDenials } from "./access/denials.ts";
+import { createIssuerKeyMemory } from "./access/issuer-key-memory.ts";
+import { otherIssuer, ownIssuer } from "./access/issuers.ts";
+import { eitherKeys, fileKeys, remoteKeys } from "./access/key-source.ts";
 import { createDevelopmentKeys, developmentKeyFile } from "./access/keys.ts";
 import { assertComplete } from "./access/permissions.ts";
+import { createRevocations } from "./access/revocations.ts";
+import { createSessions } from "./access/sessions.ts";
+import { createSigningKeys, KEYS_MAX_AGE_SECONDS } from "./access/signing-keys.ts";
 import { createTokenVerifier } from "./access/tokens.ts";
+import { createTrackingLinks } from "./access/tracking-links.ts";
 import { createAnnouncer } from "./audit/announcer.ts";
 import { createAuditKeySource } from "./audit/audit-keys.ts";
 import { createAuditLog } from "./audit/audit-log.ts";
@@ -22,6 +30,7 @@ import { startGrpcServer } from "./doors/grpc-server.ts";
 import { startHttpServer } from "./doors/http-server.ts";
 import { createReadiness } from "./doors/readiness.ts";
 import { AuditService } from "./gen/ordertrail/v1/audit_service_pb.js";
+import { AuthService } from "./gen/ordertrail/v1/auth_service_pb.js";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createAppender } from "./log/appender.ts";
@@ -30,12 +39,13 @@ import { createLogClient } from "./log/log-client.ts";
 import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
 import { createUnchangedCommands } from "./log/unchanged-commands.ts";
-import { createDevelopmentMasterKeys } from "./privacy/master-key.ts";
+import { createDevelopmentMasterKeys, wrappingUnder } from "./privacy/master-key.ts";
 import { createPersonalKeys } from "./privacy/personal-keys.ts";
 import { createDriverLocations } from "./projections/driver-locations.ts";
 import { createOrderTrackingProjection, createOrderTrackings, ORDER_TRACKING } from "./projections/order-tracking.ts";
 import { createProjector } from "./projections/projector.ts";
 import { createAuditService } from "./services/audit-service.ts";
+import { createAuthService } from "./services/auth-service.ts";
 import { served } from "./services/call.ts";
 import { createOperationsService } from "./services/operations-service.ts";
 import { createOrderTrackingService } from "./services/order-tracking-service.ts";
@@ -77,7 +87,8 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const unchanged = createUnchangedCommands(db, now);
   const orders = createTransactor({ streamOf: orderStream, evolve }, appender, reader, unchanged, { cachedStreams: CACHED_ORDERS, now });
 
-  const keys = createPersonalKeys(db, config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir)), now);
+  const masterKeys = config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir));
+  const keys = createPersonalKeys(db, masterKeys, now);
   const locations = createDriverLocations(db, ORDER_TRACKING);
   await locations.ensureIndexes();
   const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS, others: [AUDIT_TREE] }, [
@@ -85,6 +96,39 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   ]);
 
   parts.defer(() => projector.stop());
+
+  const revocations = createRevocations(db, now, logger);
+  parts.defer(() => revocations.stop());
+  await revocations.start();
+  const sessions = createSessions(db, revocations, now);
+  await sessions.ensureIndexes();
+  const links = createTrackingLinks(db, revocations, now);
+  await links.ensureIndexes();
+  const signing = createSigningKeys({
+    db,
+    wrapping: wrappingUnder(masterKeys),
+    clock: now,
+    logger,
+    isRevoked: (kid) => revocations.isRevoked([`key:${kid}`]),
+  });
+  // What the keys in a file sign is for development: whoever has the folder would be anybody.
+  const development = config.production ? undefined : await createDevelopmentKeys(config.dataDir);
+  const issuerKeys = createIssuerKeyMemory(db, now);
+  const tokens = createTokenVerifier({
+    issuers: [
+      ownIssuer({
+        issuer: config.jwtIssuer,
+        audience: config.jwtAudience,
+        keys: development ? eitherKeys(fileKeys(developmentKeyFile(config.dataDir)), signing.source) : signing.source,
+      }),
+      ...config.tokenIssuers.map((settings) => otherIssuer(settings, remoteKeys(settings.jwksUrl, now, logger, issuerKeys))),
+    ],
+    revocations,
+    clockSkewSeconds: config.jwtClockSkewSeconds,
+    clock: now,
+    cacheSize: CACHED_TOKENS,
+  });
+  const denials = createDenials({ perMinute: config.denialsPerMinute, logger, clock: now });
 
   const tiles = createTileStore(db);
   const checkpoints = createCheckpointStore(db);
@@ -103,22 +147,33 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
       OrderTrackingService,
       createOrderTrackingService({ orders, reader, trackings: createOrderTrackings(db), locations, projector, keys, now }),
     ),
-    served(OperationsService, createOperationsService({ projector, reader })),
     served(AuditService, createAuditService({ db, reader, audit, tiles, checkpoints, register })),
+    served(OperationsService, createOperationsService({ projector, reader, denials })),
+    served(
+      AuthService,
+      createAuthService({
+        clients: createClients(db, now),
+        sessions,
+        links,
+        revocations,
+        signing,
+        tokens,
+        orders,
+        issuer: config.jwtIssuer,
+        audience: config.jwtAudience,
+        accessTokenSeconds: config.accessTokenSeconds,
+        refreshTokenSeconds: config.refreshTokenSeconds,
+        trackingLinkPage: config.trackingLinkPage,
+        now,
+      }),
+    ),
   ];
   assertComplete(services.map(({ desc }) => desc));
 
-  const tokens = createTokenVerifier({
-    keys: config.jwksUrl ? remoteKeys(config.jwksUrl, now, logger) : fileKeys(developmentKeyFile(config.dataDir)),
-    issuer: config.jwtIssuer,
-    audience: config.jwtAudience,
-    clockSkewSeconds: config.jwtClockSkewSeconds,
-    clock: now,
-    cacheSize: CACHED_TOKENS,
-  });
   const dispatcher = createDispatcher({
     services: config.roles.has("api") ? services : [],
     verifyToken: tokens.verify,
+    denials,
     logger,
     clock: now,
     defaultDeadlineMs: config.defaultDeadlineMs,
@@ -126,7 +181,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     stopping: stopping.signal,
   });
   const readiness = createReadiness({ mongodb: () => db.command({ ping: 1 }) }, logger);
-  const jwks = config.jwksUrl ? undefined : (await createDevelopmentKeys(config.dataDir)).jwks;
+  const jwks = async () => ({ keys: [...(await signing.jwks()).keys, ...(development?.jwks.keys ?? [])] });
 
   // A process that answers no calls still tells how it is.
   const { maxRequestBytes, drainTimeoutMs, corsOrigins, maxConnections, maxConnectionsPerAddress } = config;
@@ -150,8 +205,9 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     port: config.httpPort,
     tls: httpTls,
     corsOrigins,
-    ...(config.roles.has("api") && { audit: { log: audit, isPublic: config.auditPublic, verifyToken: tokens.verify } }),
-    ...(jwks && { jwks: () => jwks }),
+    ...(config.roles.has("api") && { audit: { log: audit, isPublic: config.auditPublic, authorize: dispatcher.authorize } }),
+    jwks,
+    jwksMaxAgeSeconds: KEYS_MAX_AGE_SECONDS,
   });
   parts.defer(() => http.stop());
 

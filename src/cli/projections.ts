@@ -2,8 +2,6 @@ import { toJson } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { type Client, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import type { Command } from "commander";
-import { issueDevelopmentToken } from "../access/development-token.ts";
-import { createDevelopmentKeys } from "../access/keys.ts";
 import { loadConfig } from "../config.ts";
 import {
   type ListProjectionsResponse,
@@ -15,6 +13,7 @@ import {
 import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
 import { findInstance } from "./instance.ts";
 import { grpcTransport } from "./instance-calls.ts";
+import { instanceToken } from "./instance-token.ts";
 
 type Operations = Client<typeof OperationsService>;
 type Format = { readonly json?: true };
@@ -78,13 +77,7 @@ async function withOperations(command: Command, use: (operations: Operations) =>
   const instance = await findInstance(config.dataDir);
   if (!instance?.addresses)
     return command.error(`error: no instance runs with the data in ${config.dataDir}: npm start`, { exitCode: EXIT.notRunning });
-  if (config.jwksUrl) {
-    return command.error("error: projections makes its own token, and this configuration takes them from the issuer at JWKS_URL", {
-      exitCode: EXIT.failed,
-    });
-  }
-  const keys = await createDevelopmentKeys(config.dataDir);
-  const token = await issueDevelopmentToken(keys, config, { role: "operator", subject: "command-line", expiresInSeconds: TOKEN_SECONDS });
+  const token = await instanceToken(config, instance.addresses.mongodb, "operator", TOKEN_SECONDS);
   const authorize: Interceptor = (next) => (request) => {
     request.header.set("authorization", `Bearer ${token}`);
     return next(request);

@@ -140,7 +140,9 @@ function isTornOff(reason: unknown): boolean {
 
 function toConnectError(thrown: unknown, { traceId }: Incoming): ConnectError {
   const failure = toCallFailure(thrown, traceId);
-  return new ConnectError(failure.message, failure.shape.code, undefined, errorDetails(failure), failure);
+  const { message, shape, retryAfterSeconds } = failure;
+  const headers = retryAfterSeconds === undefined ? undefined : { "retry-after": String(retryAfterSeconds) };
+  return new ConnectError(message, shape.code, headers, errorDetails(failure), failure);
 }
 
 function checkProtocol({ allowedMethods, supportedContentType }: UniversalHandler, { method = "", headers }: IncomingMessage): void {

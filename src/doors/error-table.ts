@@ -7,7 +7,7 @@ export type ErrorShape = {
   readonly code: Code;
   /** The HTTP status in REST. */
   readonly httpStatus: number;
-  /** After how long it is worth trying again; absent where waiting alone does not help. */
+  /** After how long it is worth trying again, unless the failure says otherwise; absent where waiting alone does not help. */
   readonly retryAfterSeconds?: number;
 };
 

@@ -51,8 +51,16 @@ export function wrapKey(masterKeys: MasterKeys, secret: Uint8Array, binding: str
 /** Unwraps what `wrapKey` wrapped with the same binding. Throws SealBroken if it was altered, an Error if its master key is not given. */
 export function unwrapKey(masterKeys: MasterKeys, { wrapped, nonce, masterKeyId }: WrappedKey, binding: string): Uint8Array {
   const master = masterKeys.byId.get(masterKeyId);
-  if (!master) throw new Error(`a personal key is wrapped under master key ${masterKeyId}, which is not among those configured`);
+  if (!master) throw new Error(`a key is wrapped under master key ${masterKeyId}, which is not among those configured`);
   return decrypt(master.key, nonce, wrapped, binding);
+}
+
+/** Wrapping and unwrapping under these master keys, for those who need not know of the keys. */
+export function wrappingUnder(masterKeys: MasterKeys) {
+  return {
+    wrap: (secret: Uint8Array, binding: string): WrappedKey => wrapKey(masterKeys, secret, binding),
+    unwrap: (wrapped: WrappedKey, binding: string): Uint8Array => unwrapKey(masterKeys, wrapped, binding),
+  };
 }
 
 function parseMasterKey(word: string): MasterKey {

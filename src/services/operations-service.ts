@@ -1,17 +1,21 @@
+import { hostname } from "node:os";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { Denials } from "../access/denials.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { OperationsService } from "../gen/ordertrail/v1/operations_service_pb.js";
 import type { LogReader } from "../log/reader.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { ServiceHandlers } from "./call.ts";
 
-/** OperationsService: shows and steers the projections. */
+/** OperationsService: shows and steers the projections, and shows what was denied. */
 export function createOperationsService({
   projector,
   reader,
+  denials,
 }: {
   readonly projector: Projector;
   readonly reader: LogReader;
+  readonly denials: Pick<Denials, "counts">;
 }): ServiceHandlers<typeof OperationsService> {
   function known(name: string): string {
     if (projector.names.includes(name)) return name;
@@ -50,6 +54,13 @@ export function createOperationsService({
       for await (const { checked, different, difference, done } of projector.verify(comparable(name), call.signal)) {
         yield { checked: BigInt(checked), different: BigInt(different), done, ...(difference && { difference }) };
       }
+    },
+
+    async listDenials() {
+      return {
+        process: `${hostname()}:${process.pid}`,
+        denials: denials.counts().map(({ count, limited, ...what }) => ({ ...what, count: BigInt(count), limited: BigInt(limited) })),
+      };
     },
   };
 }

@@ -23,6 +23,7 @@ import type { DriverLocations } from "../projections/driver-locations.ts";
 import type { OrderTrackings } from "../projections/order-tracking.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { Call, ServiceHandlers } from "./call.ts";
+import { presentEventToLink } from "./link-view.ts";
 import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
 import { presentOrders, sealedContext, showsLocation } from "./present-order.ts";
 
@@ -204,7 +205,8 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         const event = events[index];
         if (event) event.note = Buffer.from(opened[n] ?? []).toString();
       });
-      return { events, nextPageToken: lastVersion < snapshot.version ? formatPageToken([lastVersion], { orderId }) : "" };
+      const shown = call.caller.role === Role.LINK ? events.map(presentEventToLink) : events;
+      return { events: shown, nextPageToken: lastVersion < snapshot.version ? formatPageToken([lastVersion], { orderId }) : "" };
     },
 
     async updateStatus(request, call) {

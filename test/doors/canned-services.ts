@@ -84,6 +84,7 @@ export function cannedServices(): CannedServices {
         await nextTurn();
       }
     },
+    listDenials: async () => ({ process: "canned", denials: [] }),
     async *verifyProjection(request, call) {
       asked.push({ request, call });
       yield { checked: 1n, done: true };

@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Door, Role } from "../events/v1/values_pb.js";
 
 /**
  * Describes the file ordertrail/v1/operations_service.proto.
@@ -264,6 +265,102 @@ export declare type ProjectionDifference = Message<"ordertrail.v1.ProjectionDiff
 export declare const ProjectionDifferenceSchema: GenMessage<ProjectionDifference>;
 
 /**
+ * Asks for the denials.
+ *
+ * @generated from message ordertrail.v1.ListDenialsRequest
+ */
+export declare type ListDenialsRequest = Message<"ordertrail.v1.ListDenialsRequest"> & {
+};
+
+/**
+ * Describes the message ordertrail.v1.ListDenialsRequest.
+ * Use `create(ListDenialsRequestSchema)` to create a new message.
+ */
+export declare const ListDenialsRequestSchema: GenMessage<ListDenialsRequest>;
+
+/**
+ * The denials of one process.
+ *
+ * @generated from message ordertrail.v1.ListDenialsResponse
+ */
+export declare type ListDenialsResponse = Message<"ordertrail.v1.ListDenialsResponse"> & {
+  /**
+   * The process, such as "host:4711".
+   *
+   * @generated from field: string process = 1;
+   */
+  process: string;
+
+  /**
+   * One for each combination that occurred, most frequent first.
+   *
+   * @generated from field: repeated ordertrail.v1.DenialCount denials = 2;
+   */
+  denials: DenialCount[];
+};
+
+/**
+ * Describes the message ordertrail.v1.ListDenialsResponse.
+ * Use `create(ListDenialsResponseSchema)` to create a new message.
+ */
+export declare const ListDenialsResponseSchema: GenMessage<ListDenialsResponse>;
+
+/**
+ * How often a call was denied.
+ *
+ * @generated from message ordertrail.v1.DenialCount
+ */
+export declare type DenialCount = Message<"ordertrail.v1.DenialCount"> & {
+  /**
+   * What was called: the full name of an RPC, or an HTTP method and path.
+   *
+   * @generated from field: string method = 1;
+   */
+  method: string;
+
+  /**
+   * How the call came in.
+   *
+   * @generated from field: ordertrail.events.v1.Door door = 2;
+   */
+  door: Door;
+
+  /**
+   * In what role; ROLE_UNSPECIFIED for a caller who was not known.
+   *
+   * @generated from field: ordertrail.events.v1.Role role = 3;
+   */
+  role: Role;
+
+  /**
+   * Why, as an ErrorReason without its prefix.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * How often.
+   *
+   * @generated from field: int64 count = 5;
+   */
+  count: bigint;
+
+  /**
+   * How many of them were answered with RATE_LIMITED, as their caller had been denied too often.
+   *
+   * @generated from field: int64 limited = 6;
+   */
+  limited: bigint;
+};
+
+/**
+ * Describes the message ordertrail.v1.DenialCount.
+ * Use `create(DenialCountSchema)` to create a new message.
+ */
+export declare const DenialCountSchema: GenMessage<DenialCount>;
+
+/**
  * Looks after a running Ordertrail.
  *
  * @generated from service ordertrail.v1.OperationsService
@@ -300,6 +397,16 @@ export declare const OperationsService: GenService<{
     methodKind: "server_streaming";
     input: typeof VerifyProjectionRequestSchema;
     output: typeof VerifyProjectionResponseSchema;
+  },
+  /**
+   * Counts the calls that were denied by the process that answers, since it started.
+   *
+   * @generated from rpc ordertrail.v1.OperationsService.ListDenials
+   */
+  listDenials: {
+    methodKind: "unary";
+    input: typeof ListDenialsRequestSchema;
+    output: typeof ListDenialsResponseSchema;
   },
 }>;
 
