@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import type { MongoClient } from "mongodb";
 import type { Logger } from "pino";
 import { fileKeys, remoteKeys } from "./access/key-source.ts";
@@ -6,10 +7,13 @@ import { assertComplete } from "./access/permissions.ts";
 import { createTokenVerifier } from "./access/tokens.ts";
 import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
+import { evolvePerson, personStream } from "./domain/person.ts";
 import { createDispatcher } from "./doors/dispatch.ts";
 import { startGrpcServer } from "./doors/grpc-server.ts";
 import { startHttpServer } from "./doors/http-server.ts";
 import { createReadiness } from "./doors/readiness.ts";
+import { Door, Role } from "./gen/ordertrail/events/v1/values_pb.js";
+import { AuditService } from "./gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createAppender } from "./log/appender.ts";
@@ -17,14 +21,23 @@ import { ensureLogIndexes } from "./log/indexes.ts";
 import { createLogClient } from "./log/log-client.ts";
 import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
-import { createDevelopmentMasterKeys } from "./privacy/master-key.ts";
+import { openErasureFile } from "./privacy/erasure-file.ts";
+import { createErasures, ensureErasureIndexes, within } from "./privacy/erasures.ts";
+import { rotateKeys } from "./privacy/key-rotation.ts";
+import { createKeyWrapper, type KeyWrapper } from "./privacy/key-wrapper.ts";
+import { createDevelopmentMasterKeys, readMasterKeys } from "./privacy/master-key.ts";
 import { createPersonalKeys } from "./privacy/personal-keys.ts";
+import { createPersonalPlaces } from "./privacy/personal-places.ts";
+import { createRepeater } from "./privacy/repeater.ts";
+import { destroyExpiredKeys, type RetentionOptions } from "./privacy/retention.ts";
 import { createDriverLocations } from "./projections/driver-locations.ts";
 import { createOrderTrackingProjection, createOrderTrackings, ORDER_TRACKING } from "./projections/order-tracking.ts";
 import { createProjector } from "./projections/projector.ts";
 import { served } from "./services/call.ts";
+import { createCustomerPrivacy } from "./services/customer-privacy.ts";
 import { createOperationsService } from "./services/operations-service.ts";
 import { createOrderTrackingService } from "./services/order-tracking-service.ts";
+import { createErasureRecorder } from "./services/record-erasure.ts";
 
 /** Ordertrail, running. */
 export type App = {
@@ -38,6 +51,11 @@ const PATIENCE_MS = 8000;
 const LEASE_MS = 5000;
 const CACHED_ORDERS = 20_000;
 const CACHED_TOKENS = 10_000;
+const CACHED_PEOPLE = 100;
+/** For about how long a key that another process has destroyed may still open things here. */
+const LEARN_MS = 1000;
+const FINISH_MS = 10_000;
+const RETENTION_MS = 3_600_000;
 
 /** Builds everything, top to bottom, and starts the roles that the configuration names. Throws when the database cannot be reached. */
 export async function createApp(config: AppConfig, logger: Logger): Promise<App> {
@@ -59,19 +77,40 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const reader = createLogReader(db, appender.onAppended);
   const orders = createTransactor({ streamOf: orderStream, evolve }, appender, reader, { cachedStreams: CACHED_ORDERS, now });
 
-  const keys = createPersonalKeys(db, config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir)), now);
+  const people = createTransactor({ streamOf: personStream, evolve: evolvePerson }, appender, reader, {
+    cachedStreams: CACHED_PEOPLE,
+    now,
+  });
+
+  const wrapper = await wrapperOf(config, now);
+  const keys = createPersonalKeys(db, wrapper, now);
   const locations = createDriverLocations(db, ORDER_TRACKING);
   await locations.ensureIndexes();
   const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS }, [createOrderTrackingProjection(db, reader, locations)]);
-
   parts.defer(() => projector.stop());
 
+  const caughtUp = () => within(PATIENCE_MS, async (signal) => projector.waitFor(ORDER_TRACKING, await reader.head(), signal));
+  await ensureErasureIndexes(db);
+  const erasures = createErasures({
+    db,
+    keys,
+    file: await openErasureFile(config.erasuresFile ?? join(config.dataDir, "erasures.ndjson")),
+    places: createPersonalPlaces(db),
+    caughtUp,
+    head: reader.head,
+    record: createErasureRecorder(people, reader),
+    self: { requestedBy: { role: Role.SYSTEM, subject: "ordertrail" }, door: Door.INTERNAL, requestId: "", correlationId: "" },
+    logger,
+  });
+  // Before anybody is answered: a restored backup may have brought somebody back.
+  await erasures.applyAgain();
+
+  const trackings = createOrderTrackings(db);
+  const tracking = createOrderTrackingService({ orders, reader, trackings, locations, projector, keys, now });
   const services = [
-    served(
-      OrderTrackingService,
-      createOrderTrackingService({ orders, reader, trackings: createOrderTrackings(db), locations, projector, keys, now }),
-    ),
-    served(OperationsService, createOperationsService({ projector, reader })),
+    served(OrderTrackingService, tracking),
+    served(OperationsService, createOperationsService({ projector, reader, rotateKeys: (signal) => rotateKeys(db, wrapper, signal) })),
+    served(AuditService, createCustomerPrivacy({ erasures, trackings, tracking, projector, reader, keys, now })),
   ];
   assertComplete(services.map(({ desc }) => desc));
 
@@ -109,8 +148,33 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   parts.defer(() => http.stop());
 
   if (config.roles.has("projector")) projector.start();
+  const { retentionDays: days } = config;
+  const repeaters = [
+    createRepeater("learning of erasures", () => erasures.learn(), LEARN_MS, logger),
+    createRepeater("finishing erasures", async (signal) => void (await erasures.finish(signal)), FINISH_MS, logger),
+    ...(days !== undefined && config.roles.has("projector")
+      ? [createRepeater("retention", (signal) => retain({ db, days, clock: now, caughtUp }, signal, logger), RETENTION_MS, logger)]
+      : []),
+  ];
+  for (const repeater of repeaters) {
+    repeater.start();
+    parts.defer(() => repeater.stop());
+  }
   const running = parts.move();
   return { addresses: { grpc: grpc.address, http: http.url }, stop: () => running.disposeAsync() };
+}
+
+/** The master keys of the environment, of a file, or of the development instance; what files hold may change while it runs. */
+async function wrapperOf({ masterKeys, masterKeysFile, dataDir }: AppConfig, now: () => Date): Promise<KeyWrapper> {
+  if (masterKeys) return await createKeyWrapper(() => masterKeys, now);
+  if (masterKeysFile !== undefined) return await createKeyWrapper(() => readMasterKeys(masterKeysFile), now);
+  return await createKeyWrapper(() => createDevelopmentMasterKeys(dataDir), now);
+}
+
+async function retain(options: RetentionOptions, signal: AbortSignal, logger: Logger): Promise<void> {
+  const destroyed = await destroyExpiredKeys(options, signal);
+  if (destroyed > 0)
+    logger.info({ keys: destroyed, retention_days: options.days }, "personal data of orders that ended long ago was destroyed");
 }
 
 async function connect(url: string): Promise<MongoClient> {

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { type MasterKeys, parseMasterKeys } from "./privacy/master-key.ts";
+import { parseMasterKeys } from "./privacy/master-key.ts";
 
 /** What a process may do; every one may run any number of times. */
 export type ProcessRole = "api" | "projector";
@@ -135,9 +135,24 @@ const SETTINGS = {
   }),
   masterKeysFile: optional({
     name: "MASTER_KEYS_FILE",
-    description: "A file that holds the master keys, instead of MASTER_KEYS.",
+    description: "A file that holds the master keys, instead of MASTER_KEYS. It is read again every minute.",
     example: "/run/secrets/master_keys",
-    parse: (path) => parseMasterKeys(readFileSync(path, "utf8")),
+    parse: (path) => {
+      parseMasterKeys(readFileSync(path, "utf8"));
+      return resolve(path);
+    },
+  }),
+  erasuresFile: optional({
+    name: "ERASURES_FILE",
+    description: "Where it is kept, apart from the database, who has been erased. Not set: erasures.ndjson in DATA_DIR.",
+    example: "/var/lib/ordertrail/erasures.ndjson",
+    parse: (text) => resolve(text),
+  }),
+  retentionDays: optional({
+    name: "RETENTION_DAYS",
+    description: "For how many days after an order has ended its personal data is kept. Not set: until the person is erased.",
+    example: "90",
+    parse: wholeNumber(1, 36_500),
   }),
   dataDir: defaulted({
     name: "DATA_DIR",
@@ -204,7 +219,7 @@ type Values = {
 };
 
 /** What the environment says, checked and typed. Nothing else reads the environment. */
-export type Config = Omit<Values, "masterKeysFile"> & { readonly masterKeys: MasterKeys | undefined };
+export type Config = Values;
 
 /** The configuration of an application whose database is known, by setting or because one was started for it. */
 export type AppConfig = Config & { readonly mongodbUrl: string };
@@ -234,10 +249,10 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
       return [key, undefined];
     }
   });
-  const { masterKeysFile, ...values } = Object.fromEntries(entries) as Values;
+  const values = Object.fromEntries(entries) as Values;
   problems.push(...contradictions(environment, values));
   if (problems.length > 0) throw new ConfigError(problems);
-  return { ...values, masterKeys: values.masterKeys ?? masterKeysFile };
+  return values;
 }
 
 function readSetting<T>({ name, default: byDefault, parse }: Parsed<T>, environment: NodeJS.ProcessEnv): T | undefined {

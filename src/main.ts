@@ -2,7 +2,9 @@ import { enableCompileCache } from "node:module";
 import { Command, CommanderError } from "commander";
 import { registerDemo } from "./cli/demo.ts";
 import { EXIT, EXIT_CODES_HELP } from "./cli/exit-codes.ts";
+import { registerKeys } from "./cli/keys.ts";
 import { registerLog } from "./cli/log.ts";
+import { registerPrivacy } from "./cli/privacy.ts";
 import { registerProjections } from "./cli/projections.ts";
 import { registerStart } from "./cli/start.ts";
 import { registerStatus } from "./cli/status.ts";
@@ -17,7 +19,17 @@ const program = new Command("ordertrail")
   .helpCommand(false)
   .exitOverride();
 
-for (const register of [registerStart, registerStatus, registerToken, registerDemo, registerProjections, registerLog]) register(program);
+for (const register of [
+  registerStart,
+  registerStatus,
+  registerToken,
+  registerDemo,
+  registerProjections,
+  registerPrivacy,
+  registerKeys,
+  registerLog,
+])
+  register(program);
 program.addHelpText("afterAll", EXIT_CODES_HELP);
 
 try {

@@ -47,6 +47,9 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.OperationsService/ListProjections": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/RebuildProjection": { roles: [OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/VerifyProjection": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.OperationsService/RotateKeys": { roles: [OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/EraseCustomer": { roles: [SERVICE, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/ExportCustomerData": { roles: [SERVICE, CUSTOMER, OPERATOR], reach: "own orders" },
   }),
 );
 

@@ -2,16 +2,19 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Refusal } from "../domain/refusal.ts";
 import type { OperationsService } from "../gen/ordertrail/v1/operations_service_pb.js";
 import type { LogReader } from "../log/reader.ts";
+import type { RotationProgress } from "../privacy/key-rotation.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { ServiceHandlers } from "./call.ts";
 
-/** OperationsService: shows and steers the projections. */
+/** OperationsService: shows and steers the projections, and has keys rotated. */
 export function createOperationsService({
   projector,
   reader,
+  rotateKeys,
 }: {
   readonly projector: Projector;
   readonly reader: LogReader;
+  readonly rotateKeys: (signal: AbortSignal) => AsyncIterable<RotationProgress>;
 }): ServiceHandlers<typeof OperationsService> {
   function known(name: string): string {
     if (projector.names.includes(name)) return name;
@@ -44,6 +47,18 @@ export function createOperationsService({
     async *verifyProjection({ name }, call) {
       for await (const { checked, different, difference, done } of projector.verify(known(name), call.signal)) {
         yield { checked: BigInt(checked), different: BigInt(different), done, ...(difference && { difference }) };
+      }
+    },
+
+    async *rotateKeys(_, call) {
+      for await (const { masterKeyId, rewrapped, left, done } of rotateKeys(call.signal)) {
+        if (done) call.logger.info({ master_key_id: masterKeyId, rewrapped, left }, "personal keys were wrapped anew");
+        yield {
+          masterKeyId,
+          rewrapped: BigInt(rewrapped),
+          left: left.map(({ masterKeyId: older, keys }) => ({ masterKeyId: older, personalKeys: BigInt(keys) })),
+          done,
+        };
       }
     },
   };

@@ -13,10 +13,11 @@ import {
 } from "../../src/access/permissions.ts";
 import type { Caller } from "../../src/domain/caller.ts";
 import { DeliveryProvider, OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 
-const SERVICES = [OrderTrackingService, OperationsService];
+const SERVICES = [OrderTrackingService, OperationsService, AuditService];
 const RPCS = SERVICES.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`));
 
 const order = {
