@@ -8,6 +8,7 @@ const COUNTS = [
   ["primary-kills", "how often the primary is killed", "10"],
   ["freezes", "how often the primary is frozen, and goes on later", "3"],
   ["projector-kills", "how often a projector is killed", "20"],
+  ["privacy-kills", "how often an erasure, and a rotation of keys, is killed", "20"],
 ] as const;
 
 const program = new Command("npm run test:faults --")

@@ -70,12 +70,13 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
     return people.map((person) => erased.has(person));
   });
 
+  const nameOfToday = (person: string) => `${person}/${generationAt(clock())}`;
+
   function keyOfToday(person: string): Promise<PersonalKey> {
-    const generation = generationAt(clock());
-    const name = `${person}/${generation}`;
+    const name = nameOfToday(person);
     const known = sealing.get(name);
     if (known) return known;
-    const making = findOrMake(person, generation);
+    const making = findOrMake(person, generationAt(clock()));
     sealing.set(name, making);
     making.catch(() => {
       if (sealing.peek(name) === making) sealing.delete(name);
@@ -148,13 +149,17 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
 
   return {
     async seal(person, plaintext, context) {
-      const { id, dataKey } = await keyOfToday(person);
-      // Only now, with the key at hand: an erasure that is not seen here destroys the key after it was made, not before.
-      if (await isErased(person)) {
-        forget(person);
-        return undefined;
+      const isKnown = sealing.has(nameOfToday(person));
+      let erased = await isErased(person);
+      if (!erased) {
+        const { id, dataKey } = await keyOfToday(person);
+        // Once more with a new key at hand: an erasure that is not seen even now destroys the key after it was made, not before.
+        erased = !isKnown && (await isErased(person));
+        if (!erased) return create(SealedSchema, { keyId: id, ...seal(dataKey, plaintext, context) });
+        await keys.deleteOne({ _id: new Binary(id) });
       }
-      return create(SealedSchema, { keyId: id, ...seal(dataKey, plaintext, context) });
+      forget(person);
+      return undefined;
     },
     async open(sealed, context) {
       const [plaintext] = await openMany([{ sealed, context }]);
