@@ -1,11 +1,12 @@
 import { open, rename, rm } from "node:fs/promises";
-import { type JsonValue, toJson } from "@bufbuild/protobuf";
+import type { JsonValue } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { type Client, createClient } from "@connectrpc/connect";
 import type { Command } from "commander";
+import { writeMessage } from "../doors/json-writer.ts";
 import { AuditService, CustomerOrderSchema, type ErasureReceipt, ErasureReceiptSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
 import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
-import { JSON_FORMAT, withInstance, write } from "./with-instance.ts";
+import { withInstance, write } from "./with-instance.ts";
 
 /** Registers `privacy`: gives out all that is held on a customer, and forgets customers. */
 export function registerPrivacy(program: Command): void {
@@ -21,7 +22,7 @@ export function registerPrivacy(program: Command): void {
     withInstance(erase, async (transport) => {
       const { receipt } = await createClient(AuditService, transport).eraseCustomer({ customerId, includeOrdersUnderWay });
       if (!receipt) return erase.error("error: the instance gave no receipt", { exitCode: EXIT.failed });
-      write(erase, json ? `${JSON.stringify(toJson(ErasureReceiptSchema, receipt, JSON_FORMAT))}\n` : tell(receipt));
+      write(erase, json ? `${JSON.stringify(writeMessage(ErasureReceiptSchema, receipt))}\n` : tell(receipt));
     }),
   );
 
@@ -52,10 +53,10 @@ async function* exported(audit: Client<typeof AuditService>, customerId: string)
   do {
     const page = await audit.exportCustomerData({ customerId, pageToken });
     for (const order of page.orders) {
-      yield `${before}\n${JSON.stringify(toJson(CustomerOrderSchema, order, { useProtoFieldName: true }))}`;
+      yield `${before}\n${JSON.stringify(writeMessage(CustomerOrderSchema, order))}`;
       before = ",";
     }
-    if (page.erasure) erasure = toJson(ErasureReceiptSchema, page.erasure, JSON_FORMAT);
+    if (page.erasure) erasure = writeMessage(ErasureReceiptSchema, page.erasure);
     pageToken = page.nextPageToken;
   } while (pageToken !== "");
   yield `${before === "," ? "" : before}\n],"erasure":${JSON.stringify(erasure)}}\n`;

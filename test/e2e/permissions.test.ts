@@ -2,6 +2,7 @@ import { type DescMethodUnary, fromJson, type JsonObject } from "@bufbuild/proto
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
@@ -110,7 +111,26 @@ describe("every RPC by every role", () => {
     }
   });
 
-  it.each(["listProjections", "rebuildProjection", "verifyProjection"] as const)(
+  it.each(["eraseCustomer", "exportCustomerData"] as const)(
+    "opens %s to those who look after customers, and a customer's own data to them",
+    async (rpc) => {
+      await using app = await startTestApp();
+      for (const caller of CALLERS) {
+        const audit = app.client(AuditService, "grpc", caller);
+        const call = (customerId: string) =>
+          rpc === "eraseCustomer" ? audit.eraseCustomer({ customerId }) : audit.exportCustomerData({ customerId });
+        const denied = { code: Code.PermissionDenied };
+        const all = caller.role === Role.SERVICE || caller.role === Role.OPERATOR;
+        const own = all || (caller.role === Role.CUSTOMER && rpc === "exportCustomerData");
+        if (own) await call("customer-1");
+        else await expect(call("customer-1"), Role[caller.role]).rejects.toMatchObject(denied);
+        if (all) await call("customer-2");
+        else await expect(call("customer-2"), Role[caller.role]).rejects.toMatchObject(denied);
+      }
+    },
+  );
+
+  it.each(["listProjections", "rebuildProjection", "verifyProjection", "rotateKeys"] as const)(
     "opens %s to those who look after the system only",
     async (rpc) => {
       await using app = await startTestApp();
@@ -118,10 +138,12 @@ describe("every RPC by every role", () => {
         const operations = app.client(OperationsService, "grpc", caller);
         const call = async () => {
           if (rpc === "listProjections") return await operations.listProjections({});
-          for await (const _ of operations[rpc]({ name: "order_tracking" }));
+          if (rpc === "rotateKeys") for await (const _ of operations.rotateKeys({}));
+          else for await (const _ of operations[rpc]({ name: "order_tracking" }));
           return undefined;
         };
-        const allowed = caller.role === Role.OPERATOR || (caller.role === Role.AUDITOR && rpc !== "rebuildProjection");
+        const allowed =
+          caller.role === Role.OPERATOR || (caller.role === Role.AUDITOR && (rpc === "listProjections" || rpc === "verifyProjection"));
         if (allowed) await call();
         else await expect(call(), Role[caller.role]).rejects.toMatchObject({ code: Code.PermissionDenied });
       }
