@@ -153,7 +153,14 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     createRepeater("learning of erasures", () => erasures.learn(), LEARN_MS, logger),
     createRepeater("finishing erasures", async (signal) => void (await erasures.finish(signal)), FINISH_MS, logger),
     ...(days !== undefined && config.roles.has("projector")
-      ? [createRepeater("retention", (signal) => retain({ db, days, clock: now, caughtUp }, signal, logger), RETENTION_MS, logger)]
+      ? [
+          createRepeater(
+            "retention",
+            (signal) => retain({ db, days, clock: now, caughtUp, forget: keys.forget }, signal, logger),
+            RETENTION_MS,
+            logger,
+          ),
+        ]
       : []),
   ];
   for (const repeater of repeaters) {

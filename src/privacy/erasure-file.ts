@@ -73,7 +73,7 @@ async function readIfThere(path: string): Promise<string> {
     return await readFile(path, "utf8");
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return "";
-    throw error;
+    throw new Error(`${path} cannot be read: it says who has been erased, and nobody is to come back`, { cause: error });
   }
 }
 

@@ -10,6 +10,8 @@ export type RetentionOptions = {
   readonly clock: () => Date;
   /** Resolves when `order_tracking` has every entry there is. */
   readonly caughtUp: () => Promise<void>;
+  /** Forgets a person's keys here, in this process. */
+  readonly forget: (person: string) => void;
 };
 
 const DAY_MS = 86_400_000;
@@ -25,7 +27,7 @@ const FIRST_DAY = 10_000;
  * be read nowhere, the log and its copies included. A key seals the data of one day, so an order's data goes at the latest
  * a day after its time. May be run by several processes at once, and broken off anywhere. Answers how many keys went.
  */
-export async function destroyExpiredKeys({ db, days, clock, caughtUp }: RetentionOptions, signal: AbortSignal): Promise<number> {
+export async function destroyExpiredKeys({ db, days, clock, caughtUp, forget }: RetentionOptions, signal: AbortSignal): Promise<number> {
   const keys = personalKeysOf(db);
   await ensureKeyIndexes(keys);
   const endedBefore = new Date(clock().getTime() - days * DAY_MS);
@@ -54,8 +56,10 @@ export async function destroyExpiredKeys({ db, days, clock, caughtUp }: Retentio
     signal.throwIfAborted();
     const batch = candidates.readBufferedDocuments(BATCH_KEYS);
     const needed = await Promise.all(batch.map(isNeeded));
-    const expired = batch.filter((_, index) => needed[index] === false).map(({ _id }) => _id);
-    if (expired.length > 0) destroyed += (await keys.deleteMany({ _id: { $in: expired } })).deletedCount;
+    const expired = batch.filter((_, index) => needed[index] === false);
+    if (expired.length === 0) continue;
+    destroyed += (await keys.deleteMany({ _id: { $in: expired.map(({ _id }) => _id) } })).deletedCount;
+    for (const { person } of expired) forget(person);
   }
   return destroyed;
 }

@@ -1,12 +1,16 @@
 import { randomBytes } from "node:crypto";
 import type { Db } from "mongodb";
 import { describe, expect, it } from "vitest";
-import type { Sealed } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { Role, type Sealed } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createKeyWrapper } from "../../src/privacy/key-wrapper.ts";
 import { parseMasterKeys } from "../../src/privacy/master-key.ts";
 import { createPersonalKeys } from "../../src/privacy/personal-keys.ts";
 import { destroyExpiredKeys } from "../../src/privacy/retention.ts";
+import { startTestApp, type TestCaller } from "../support/app.ts";
+import { eventually } from "../support/eventually.ts";
 import { testDatabase } from "../support/mongo.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const DAY_MS = 86_400_000;
 const START = Date.UTC(2030, 0, 1, 12);
@@ -68,7 +72,9 @@ describe("retention", () => {
     const { db } = database;
     await sealOn(db, 0, "customer-1");
     const caughtUp = () => anOrder(db, { customer_id: "1", created_at: day(0), updated_at: day(0), current_status: "IN_TRANSIT" });
-    expect(await destroyExpiredKeys({ db, days: DAYS, clock: () => day(100), caughtUp }, AbortSignal.timeout(10_000))).toBe(0);
+    expect(
+      await destroyExpiredKeys({ db, days: DAYS, clock: () => day(100), caughtUp, forget: () => undefined }, AbortSignal.timeout(10_000)),
+    ).toBe(0);
   });
 
   it("deals with many keys, and with two who do it at once", async () => {
@@ -81,6 +87,40 @@ describe("retention", () => {
     expect(await db.collection("personal_keys").distinct("person")).toEqual(["customer-7"]);
   });
 });
+
+describe("an instance with RETENTION_DAYS", () => {
+  it("destroys what has expired as soon as it runs, says how much, and shows the orders without it", async () => {
+    await using database = await testDatabase();
+    await using folder = await temporaryFolder();
+    const environment = { DATABASE_NAME: database.name, DATA_DIR: folder.path };
+    const recipient = { name: "Ada Example" };
+    {
+      await using app = await startTestApp(environment);
+      const tracking = app.client(OrderTrackingService, "grpc", SERVICE);
+      for (const customerId of ["ada", "bob"]) {
+        await tracking.initTracking({ orderId: `of-${customerId}`, storeId: "s", customerId, recipient });
+        await tracking.cancelOrder({ orderId: `of-${customerId}`, reason: "sold out" });
+      }
+      await eventually(async () => expect(await database.db.collection("order_tracking").countDocuments({ version: 2 })).toBe(2));
+    }
+    const longAgo = new Date(Date.now() - 100 * DAY_MS);
+    await database.db
+      .collection("order_tracking")
+      .updateOne({ customer_id: "ada" }, { $set: { created_at: longAgo, updated_at: longAgo } });
+    await database.db.collection("personal_keys").updateOne({ person: "customer-ada" }, { $inc: { generation: -100 } });
+
+    await using app = await startTestApp({ ...environment, RETENTION_DAYS: "30" });
+    const tracking = app.client(OrderTrackingService, "grpc", SERVICE);
+    await eventually(() =>
+      expect(app.log.filter((line) => line.includes('"retention_days":30') && line.includes('"keys":1'))).toHaveLength(1),
+    );
+    expect((await tracking.getTracking({ orderId: "of-ada" })).order?.recipient).toBeUndefined();
+    expect((await tracking.getTracking({ orderId: "of-ada" })).order).toMatchObject({ customerId: "ada", currentStatus: 11 });
+    expect((await tracking.getTracking({ orderId: "of-bob" })).order?.recipient).toMatchObject(recipient);
+  });
+});
+
+const SERVICE: TestCaller = { role: Role.SERVICE, subject: "checkout" };
 
 async function keysOn(db: Db, at: number) {
   const clock = () => day(at);
@@ -101,5 +141,5 @@ async function anOrder(db: Db, order: Record<string, unknown>): Promise<void> {
 
 function run(db: Db, at: number): Promise<number> {
   const caughtUp = () => Promise.resolve();
-  return destroyExpiredKeys({ db, days: DAYS, clock: () => day(at), caughtUp }, AbortSignal.timeout(20_000));
+  return destroyExpiredKeys({ db, days: DAYS, clock: () => day(at), caughtUp, forget: () => undefined }, AbortSignal.timeout(20_000));
 }
