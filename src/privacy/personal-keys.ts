@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { LRUCache } from "lru-cache";
 import { Binary, type Db } from "mongodb";
@@ -6,17 +5,9 @@ import { type Sealed, SealedSchema } from "../gen/ordertrail/events/v1/values_pb
 import { batched } from "../log/batched.ts";
 import { erasuresOf } from "./erasure-document.ts";
 import type { KeyWrapper } from "./key-wrapper.ts";
+import { findOrMakeKeys, type WantedKey } from "./make-keys.ts";
 import { type DataKey, deriveDataKey, open, seal } from "./sealing.ts";
-import {
-  bindingOf,
-  ensureKeyIndexes,
-  hex,
-  personalKeysOf,
-  ROUND_TRIP_MS,
-  type StoredKey,
-  unwrapStored,
-  wrappedFields,
-} from "./stored-key.ts";
+import { ensureKeyIndexes, hex, personalKeysOf, ROUND_TRIP_MS, type StoredKey, unwrapStored } from "./stored-key.ts";
 
 /**
  * Seals and opens personal data, each person's under keys of their own, one for each day: whoever deletes all of them
@@ -40,8 +31,6 @@ export type PersonalKeys = {
 type PersonalKey = { readonly id: Uint8Array; readonly dataKey: DataKey };
 type RememberedKey = { readonly person: string; readonly dataKey: DataKey };
 
-const KEY_ID_BYTES = 16;
-const SECRET_BYTES = 32;
 const DAY_MS = 86_400_000;
 const REMEMBERED_KEYS = 10_000;
 /** For how long a key is remembered unsealed; destroyed ones are forgotten sooner (see watchErasures). */
@@ -76,7 +65,7 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
     const name = nameOfToday(person);
     const known = sealing.get(name);
     if (known) return known;
-    const making = findOrMake(person, generationAt(clock()));
+    const making = findOrMake({ person, generation: generationAt(clock()) }).then(remember);
     sealing.set(name, making);
     making.catch(() => {
       if (sealing.peek(name) === making) sealing.delete(name);
@@ -84,19 +73,11 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
     return making;
   }
 
-  /** Made here, or by another process that was faster; on a majority in either case: else what it sealed could stay closed for ever. */
-  async function findOrMake(person: string, generation: number): Promise<PersonalKey> {
+  /** Those that are asked for while a batch is away go with the next: orders of many people at a time share round trips. */
+  const findOrMake = batched<WantedKey, StoredKey>(async (wanted) => {
     await ensureIndexes();
-    const id = randomBytes(KEY_ID_BYTES);
-    const wrapped = await wrapper.wrap(randomBytes(SECRET_BYTES), bindingOf(id, person, generation));
-    const stored = await keys.findOneAndUpdate(
-      { person, generation },
-      { $setOnInsert: { _id: new Binary(id), ...wrappedFields(wrapped), created_at: clock() } },
-      { upsert: true, returnDocument: "after" },
-    );
-    if (!stored) throw new Error("an upsert into personal_keys returned no document");
-    return await remember(stored);
-  }
+    return await findOrMakeKeys(keys, wrapper, wanted, clock());
+  });
 
   async function ensureIndexes(): Promise<void> {
     indexed ??= ensureKeyIndexes(keys);
