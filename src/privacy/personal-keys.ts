@@ -33,7 +33,7 @@ type RememberedKey = { readonly person: string; readonly dataKey: DataKey };
 
 const DAY_MS = 86_400_000;
 const REMEMBERED_KEYS = 10_000;
-/** For how long a key is remembered unsealed; destroyed ones are forgotten sooner (see watchErasures). */
+/** For how long a key is remembered unsealed; destroyed ones are forgotten sooner (see `Erasures.learn`). */
 const REMEMBERED_MS = 5 * 60 * 1000;
 
 /** The generation that seals at a time. */
@@ -130,16 +130,14 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
 
   return {
     async seal(person, plaintext, context) {
-      const isKnown = sealing.has(nameOfToday(person));
-      let erased = await isErased(person);
-      if (!erased) {
-        const { id, dataKey } = await keyOfToday(person);
-        // Once more with a new key at hand: an erasure that is not seen even now destroys the key after it was made, not before.
-        erased = !isKnown && (await isErased(person));
-        if (!erased) return create(SealedSchema, { keyId: id, ...seal(dataKey, plaintext, context) });
-        await keys.deleteOne({ _id: new Binary(id) });
-      }
+      const known = sealing.get(nameOfToday(person));
+      // No key is made for one who is erased.
+      if (!known && (await isErased(person))) return undefined;
+      const { id, dataKey } = await (known ?? keyOfToday(person));
+      // With the key at hand: an erasure that is not seen even now destroys the key after it was made, not before.
+      if (!(await isErased(person))) return create(SealedSchema, { keyId: id, ...seal(dataKey, plaintext, context) });
       forget(person);
+      if (!known) await keys.deleteOne({ _id: new Binary(id) });
       return undefined;
     },
     async open(sealed, context) {

@@ -48,6 +48,12 @@ export function ordersOf(person: string): Filter<Document> | undefined {
 export function createPersonalPlaces(db: Db): PersonalPlaces {
   const collection = (name: string) => db.collection(name, { readPreference: "primary", writeConcern: { w: "majority", journal: true } });
 
+  /** A collection and the copies that are being built of it, one of which may take its place at any moment. */
+  async function copiesOf(name: string): Promise<string[]> {
+    const copies = await db.listCollections({ name: new RegExp(`^${name}_(rebuild|verify)_`) }, { nameOnly: true }).toArray();
+    return [...copies.map((copy) => copy.name), name];
+  }
+
   async function* orderIds(person: string): AsyncGenerator<string[], void, undefined> {
     const filter = ordersOf(person);
     if (!filter) return;
@@ -79,10 +85,11 @@ export function createPersonalPlaces(db: Db): PersonalPlaces {
     },
     async remove(person) {
       for (const place of PERSONAL_PLACES) {
-        for await (const filter of filters(place, person)) {
-          if (place.remove === "documents") await collection(place.collection).deleteMany(filter);
-          else
-            await collection(place.collection).updateMany(filter, { $set: Object.fromEntries(place.remove.map((field) => [field, null])) });
+        for (const name of await copiesOf(place.collection)) {
+          for await (const filter of filters(place, person)) {
+            if (place.remove === "documents") await collection(name).deleteMany(filter);
+            else await collection(name).updateMany(filter, { $set: Object.fromEntries(place.remove.map((field) => [field, null])) });
+          }
         }
       }
     },

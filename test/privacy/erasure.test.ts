@@ -4,6 +4,10 @@ import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
+import { eventually } from "../support/eventually.ts";
+import { testDatabase } from "../support/mongo.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+import { ORIGIN, openPrivacy } from "./privacy-parts.ts";
 
 const SERVICE: TestCaller = { role: Role.SERVICE, subject: "checkout" };
 const OPERATOR: TestCaller = { role: Role.OPERATOR, subject: "operator-1" };
@@ -91,6 +95,78 @@ describe("erasing a customer", () => {
     await expect(tracking.initTracking({ orderId: "one", storeId: "s", customerId: "nobody", recipient })).rejects.toThrow("erased");
   });
 });
+
+describe("erasing a driver", () => {
+  it("takes their personal data from every order, records it in a stream of theirs, and takes none any more", async () => {
+    await using app = await startTestApp({ MASTER_KEYS });
+    await using folder = await temporaryFolder();
+    const { tracking } = clientsOf(app);
+    const driverDetails = { driverId: "kim", name: "Kim", phone: "+4930654321", vehicleType: "bicycle" };
+    for (const orderId of ["one", "two"]) {
+      await tracking.initTracking({ orderId, storeId: "s", customerId: "ada", recipient });
+      await tracking.assignDriver({ orderId, driverDetails });
+    }
+    const db = app.database.db(app.databaseName);
+    await using privacy = await openPrivacy(app.database, db, { folder: folder.path, masterKeys: MASTER_KEYS });
+    expect(await privacy.erasures.erase("driver-kim", ORIGIN)).toMatchObject({ keysDestroyed: 1, orders: 2, position: 5 });
+    expect(await db.collection("events").findOne({ stream: "driver-kim" })).toMatchObject({ types: ["DriverErased"] });
+    await eventually(async () => {
+      const { order } = await tracking.getTracking({ orderId: "one" });
+      expect(order?.driverDetails).toMatchObject({ driverId: "kim", vehicleType: "bicycle", name: "", phone: "" });
+      expect(order?.recipient).toMatchObject(recipient);
+    });
+    const { order } = await tracking.assignDriver({ orderId: "one", driverDetails });
+    expect(order?.driverDetails).toMatchObject({ driverId: "kim", name: "" });
+    expect(await db.collection("personal_keys").distinct("person")).toEqual(["customer-ada"]);
+    await expectProjectionRight(app);
+  });
+});
+
+describe("orders that come while their customer is being erased", () => {
+  it("are refused once it is done, and what was taken before can be read by nobody", async () => {
+    await using database = await testDatabase();
+    await using folder = await temporaryFolder();
+    const environment = { DATABASE_NAME: database.name, DATA_DIR: folder.path };
+    await using one = await startTestApp(environment);
+    await using other = await startTestApp(environment);
+    let done = false;
+    const taken: string[] = [];
+    const refused: string[] = [];
+    const submitting = [one, other].flatMap((app, process) =>
+      Array.from({ length: 8 }, async (_, lane) => {
+        const { tracking } = clientsOf(app);
+        for (let n = 0; ; n++) {
+          const wasDone = done;
+          const orderId = `o-${process}-${lane}-${n}`;
+          const outcome = await tracking.initTracking({ orderId, storeId: "s", customerId: "ada", recipient }).then(
+            () => "taken",
+            (error: unknown) => String(error),
+          );
+          if (outcome === "taken") taken.push(orderId);
+          else refused.push(outcome);
+          if (!wasDone) continue;
+          expect(outcome).toContain("customer ada has been erased");
+          break;
+        }
+      }),
+    );
+    await eventually(() => expect(taken.length).toBeGreaterThan(50));
+    await clientsOf(one).audit.eraseCustomer({ customerId: "ada", includeOrdersUnderWay: true });
+    done = true;
+    await Promise.all(submitting);
+    for (const reason of refused) expect(reason).toContain("customer ada has been erased");
+    expect(await database.db.collection("personal_keys").countDocuments()).toBe(0);
+    await eventually(async () => {
+      for (const orderId of [taken[0], taken.at(-1)]) {
+        for (const app of [one, other]) {
+          expect((await clientsOf(app).tracking.getTracking({ orderId: orderId ?? "" })).order?.recipient).toBeUndefined();
+        }
+      }
+    });
+  });
+});
+
+const MASTER_KEYS = Buffer.alloc(32, 9).toString("base64");
 
 function clientsOf(app: TestApp) {
   return { tracking: app.client(OrderTrackingService, "grpc", SERVICE), audit: app.client(AuditService, "grpc", OPERATOR) };
