@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { OperationsService, type RotateKeysResponse, RotateKeysResponseSchema } from "../gen/ordertrail/v1/operations_service_pb.js";
 import { addMasterKey, developmentMasterKeyFile } from "../privacy/master-key.ts";
-import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
+import { EXIT } from "./exit-codes.ts";
 import { finish, JSON_FORMAT, showProgress, withInstance, write } from "./with-instance.ts";
 
 /** Registers `keys`: looks after the master keys, under which the keys of personal data are wrapped. */
@@ -38,8 +38,6 @@ export function registerKeys(program: Command): void {
       }
     }),
   );
-
-  for (const verb of command.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }
 
 function outcome(message: RotateKeysResponse): string {

@@ -5,7 +5,7 @@ import { type Client, createClient } from "@connectrpc/connect";
 import type { Command } from "commander";
 import { writeMessage } from "../doors/json-writer.ts";
 import { AuditService, CustomerOrderSchema, type ErasureReceipt, ErasureReceiptSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
-import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
+import { EXIT } from "./exit-codes.ts";
 import { withInstance, write } from "./with-instance.ts";
 
 /** Registers `privacy`: gives out all that is held on a customer, and forgets customers. */
@@ -41,8 +41,6 @@ export function registerPrivacy(program: Command): void {
       await writeWhole(output, parts);
     }),
   );
-
-  for (const verb of command.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }
 
 /** One JSON object, in parts: an order never waits in memory for the others. */
