@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { parseIssuers } from "./access/issuers.ts";
 import { parseAuditSeeds } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
-import { type MasterKeys, parseMasterKeys } from "./privacy/master-key.ts";
+import { parseMasterKeys } from "./privacy/master-key.ts";
 import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
 /** What a process may do; every one may run any number of times. */
@@ -238,9 +238,24 @@ const SETTINGS = {
   }),
   masterKeysFile: optional({
     name: "MASTER_KEYS_FILE",
-    description: "A file that holds the master keys, instead of MASTER_KEYS.",
+    description: "A file that holds the master keys, instead of MASTER_KEYS. It is read again every minute.",
     example: "/run/secrets/master_keys",
-    parse: (path) => parseMasterKeys(readFileSync(path, "utf8")),
+    parse: (path) => {
+      parseMasterKeys(readFileSync(path, "utf8"));
+      return resolve(path);
+    },
+  }),
+  erasuresFile: optional({
+    name: "ERASURES_FILE",
+    description: "Where it is kept, apart from the database, who has been erased. Not set: erasures.ndjson in DATA_DIR.",
+    example: "/var/lib/ordertrail/erasures.ndjson",
+    parse: (text) => resolve(text),
+  }),
+  retentionDays: optional({
+    name: "RETENTION_DAYS",
+    description: "For how many days after an order has ended its personal data is kept. Not set: until the person is erased.",
+    example: "90",
+    parse: wholeNumber(1, 36_500),
   }),
   auditOrigin: defaulted({
     name: "AUDIT_ORIGIN",
@@ -394,8 +409,7 @@ type Values = {
 };
 
 /** What the environment says, checked and typed. Nothing else reads the environment. */
-export type Config = Omit<Values, "masterKeysFile"> & {
-  readonly masterKeys: MasterKeys | undefined;
+export type Config = Values & {
   /** Undefined where the port speaks without TLS. */
   readonly grpcTls: ServerTlsFiles | undefined;
   readonly httpTls: ServerTlsFiles | undefined;
@@ -433,12 +447,11 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
       return [key, undefined];
     }
   });
-  const { masterKeysFile, ...values } = Object.fromEntries(entries) as Values;
+  const values = Object.fromEntries(entries) as Values;
   problems.push(...notForProduction(environment, values), ...contradictions(environment, values));
   if (problems.length > 0) throw new ConfigError(problems);
   return {
     ...values,
-    masterKeys: values.masterKeys ?? masterKeysFile,
     grpcTls: tlsFiles(values.grpcTlsCertFile, values.grpcTlsKeyFile, values.grpcTlsClientCaFile, values.grpcTlsClientCert),
     httpTls: tlsFiles(values.httpTlsCertFile, values.httpTlsKeyFile, values.httpTlsClientCaFile, values.httpTlsClientCert),
     mongodbTls: { caFile: values.mongodbTlsCaFile, certFile: values.mongodbTlsCertFile, keyFile: values.mongodbTlsKeyFile },

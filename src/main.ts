@@ -4,7 +4,9 @@ import { registerAudit } from "./cli/audit.ts";
 import { registerClients } from "./cli/clients.ts";
 import { registerDemo } from "./cli/demo.ts";
 import { EXIT, EXIT_CODES_HELP } from "./cli/exit-codes.ts";
+import { registerKeys } from "./cli/keys.ts";
 import { registerLog } from "./cli/log.ts";
+import { registerPrivacy } from "./cli/privacy.ts";
 import { registerProjections } from "./cli/projections.ts";
 import { registerStart } from "./cli/start.ts";
 import { registerStatus } from "./cli/status.ts";
@@ -28,6 +30,8 @@ for (const register of [
   registerTokenKeys,
   registerDemo,
   registerProjections,
+  registerPrivacy,
+  registerKeys,
   registerLog,
   registerAudit,
 ])

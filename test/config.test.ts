@@ -60,6 +60,14 @@ describe("loadConfig", () => {
     });
     expect([...config.roles]).toEqual(["projector"]);
     expect(config.masterKeys?.byId.size).toBe(1);
+    expect([config.erasuresFile, config.retentionDays]).toEqual([undefined, undefined]);
+    expect(loadConfig({ RETENTION_DAYS: "90", ERASURES_FILE: "/kept/erasures" })).toMatchObject({
+      retentionDays: 90,
+      erasuresFile: "/kept/erasures",
+    });
+    expect(problemsOf({ RETENTION_DAYS: "0" })).toEqual([
+      expect.stringMatching(/^RETENTION_DAYS is "0", but must be a whole number from 1/),
+    ]);
   });
 
   it("names all that is wrong at once, and how it would be right", () => {

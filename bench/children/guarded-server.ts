@@ -14,7 +14,8 @@ import { createReadiness } from "../../src/doors/readiness.ts";
 import { DeliveryProvider, OrderStatus } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createLogger } from "../../src/logger.ts";
-import { parseMasterKeys, wrappingUnder } from "../../src/privacy/master-key.ts";
+import { createKeyWrapper } from "../../src/privacy/key-wrapper.ts";
+import { parseMasterKeys } from "../../src/privacy/master-key.ts";
 import type { AnyHandler, Call, ServedService } from "../../src/services/call.ts";
 import { serveParent } from "../child.ts";
 
@@ -47,7 +48,7 @@ await serveParent<GuardedKnowledge, "address", Guarded>(async ({ mongodbUrl, dat
     Array.from({ length: REVOKED }, () => `token:${randomUUID()}` as const),
     new Date(Date.now() + 3_600_000),
   );
-  const wrapping = wrappingUnder(parseMasterKeys(Buffer.alloc(32).toString("base64")));
+  const wrapping = await createKeyWrapper(() => parseMasterKeys(Buffer.alloc(32).toString("base64")), clock);
   const keys = createSigningKeys({ db, wrapping, clock, logger, isRevoked: () => false });
   const names = { issuer: "bench", audience: "bench" };
   const { verify } = createTokenVerifier({

@@ -54,6 +54,9 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.AuditService/GetConsistencyProof": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.AuditService/VerifyLog": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/ListDenials": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.OperationsService/RotateKeys": { roles: [OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/EraseCustomer": { roles: [SERVICE, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/ExportCustomerData": { roles: [SERVICE, CUSTOMER, OPERATOR], reach: "own orders" },
     // These look at what the request brings: a client's secret, a refresh token, the token to revoke.
     "ordertrail.v1.AuthService/IssueToken": PUBLIC,
     "ordertrail.v1.AuthService/RefreshToken": PUBLIC,

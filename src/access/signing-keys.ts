@@ -28,10 +28,10 @@ export type SigningKeys = {
 export type KeyPhase = "next" | "signing" | "verifying" | "retired" | "withdrawn";
 export type SigningKeyState = { readonly kid: string; readonly phase: KeyPhase; readonly signsFrom: Date; readonly createdAt: Date };
 
-/** Encrypts secrets so that whoever has the database alone cannot read them. */
+/** Encrypts secrets so that whoever has the database alone cannot read them. Every call may go over a network, and may fail. */
 export type Wrapping = {
-  wrap(secret: Uint8Array, binding: string): WrappedSecret;
-  unwrap(wrapped: WrappedSecret, binding: string): Uint8Array;
+  wrap(secret: Uint8Array, binding: string): Promise<WrappedSecret>;
+  unwrap(wrapped: WrappedSecret, binding: string): Promise<Uint8Array>;
 };
 type WrappedSecret = { readonly wrapped: Uint8Array; readonly nonce: Uint8Array; readonly masterKeyId: string };
 
@@ -127,7 +127,7 @@ export function createSigningKeys({ db, wrapping, clock, logger, isRevoked }: Si
     await stored.createIndex({ generation: 1 }, { unique: true });
     const jwk = await makeKeyPair();
     const kid = jwk.kid ?? "";
-    const { wrapped, nonce, masterKeyId } = wrapping.wrap(Buffer.from(JSON.stringify(jwk)), bindingOf(kid));
+    const { wrapped, nonce, masterKeyId } = await wrapping.wrap(Buffer.from(JSON.stringify(jwk)), bindingOf(kid));
     try {
       await stored.insertOne(
         {
@@ -160,7 +160,7 @@ export function createSigningKeys({ db, wrapping, clock, logger, isRevoked }: Si
 
   async function privateKeyOf({ _id: kid, wrapped, nonce, master_key_id: masterKeyId }: StoredKey): Promise<PrivateKey> {
     if (privateKey?.kid === kid) return privateKey.key;
-    const bytes = wrapping.unwrap({ wrapped: wrapped.value(), nonce: nonce.value(), masterKeyId }, bindingOf(kid));
+    const bytes = await wrapping.unwrap({ wrapped: wrapped.value(), nonce: nonce.value(), masterKeyId }, bindingOf(kid));
     const key = await importJWK(JSON.parse(Buffer.from(bytes).toString()) as JWK, ALGORITHM);
     privateKey = { kid, key };
     return key;
@@ -169,8 +169,8 @@ export function createSigningKeys({ db, wrapping, clock, logger, isRevoked }: Si
   async function rewrap(): Promise<number> {
     let rewrapped = 0;
     for (const { _id: kid, wrapped, nonce, master_key_id: masterKeyId } of (await loadOnce()).keys) {
-      const secret = wrapping.unwrap({ wrapped: wrapped.value(), nonce: nonce.value(), masterKeyId }, bindingOf(kid));
-      const newest = wrapping.wrap(secret, bindingOf(kid));
+      const secret = await wrapping.unwrap({ wrapped: wrapped.value(), nonce: nonce.value(), masterKeyId }, bindingOf(kid));
+      const newest = await wrapping.wrap(secret, bindingOf(kid));
       if (newest.masterKeyId === masterKeyId) continue;
       const { modifiedCount } = await stored.updateOne(
         { _id: kid, master_key_id: masterKeyId },

@@ -5,7 +5,7 @@ import { createSigningKeys } from "../access/signing-keys.ts";
 import type { Config } from "../config.ts";
 import { createLogClient } from "../log/log-client.ts";
 import { createLogger } from "../logger.ts";
-import { wrappingUnder } from "../privacy/master-key.ts";
+import { configuredKeyWrapper } from "../privacy/configured-key-wrapper.ts";
 
 /**
  * A token for the command line, to call the running instance in this role. In production it is signed with the instance's own key, which whoever has
@@ -20,12 +20,12 @@ export async function instanceToken(
   const who = { role, subject: "command-line" };
   if (!config.production)
     return await issueDevelopmentToken(await createDevelopmentKeys(config.dataDir), config, { ...who, expiresInSeconds });
-  if (!config.masterKeys) throw new Error("MASTER_KEYS or MASTER_KEYS_FILE must be set");
+  const clock = () => new Date();
   await using client = createLogClient(config.mongodbUrl ?? mongodbUrl, config.mongodbTls);
   const keys = createSigningKeys({
     db: client.db(config.databaseName),
-    wrapping: wrappingUnder(config.masterKeys),
-    clock: () => new Date(),
+    wrapping: await configuredKeyWrapper(config, clock),
+    clock,
     logger: createLogger("silent"),
     isRevoked: () => false,
   });

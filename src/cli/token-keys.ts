@@ -3,7 +3,7 @@ import type { Db } from "mongodb";
 import { createRevocations } from "../access/revocations.ts";
 import { createSigningKeys, MAX_LIFETIME_SECONDS, type SigningKeyState, type SigningKeys } from "../access/signing-keys.ts";
 import { createLogger } from "../logger.ts";
-import { createDevelopmentMasterKeys, wrappingUnder } from "../privacy/master-key.ts";
+import { configuredKeyWrapper } from "../privacy/configured-key-wrapper.ts";
 import { withDatabase } from "./auth-database.ts";
 import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
 
@@ -54,9 +54,9 @@ export function registerTokenKeys(program: Command): void {
 
 async function withKeys(command: Command, use: (keys: SigningKeys, db: Db) => Promise<void>): Promise<void> {
   await withDatabase(command, async (db, config) => {
-    const masterKeys = config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir));
+    const wrapping = await configuredKeyWrapper(config, now);
     const logger = createLogger("silent");
-    await use(createSigningKeys({ db, wrapping: wrappingUnder(masterKeys), clock: now, logger, isRevoked: () => false }), db);
+    await use(createSigningKeys({ db, wrapping, clock: now, logger, isRevoked: () => false }), db);
   });
 }
 

@@ -1,8 +1,9 @@
 import type { AuditService } from "../gen/ordertrail/v1/audit_service_pb.js";
 import { type AuditTreeOptions, createAuditTreeHandlers } from "./audit-tree.ts";
 import type { ServiceHandlers } from "./call.ts";
+import { type CustomerPrivacyDependencies, createCustomerPrivacy } from "./customer-privacy.ts";
 
-/** AuditService: proves the history. */
-export function createAuditService(options: AuditTreeOptions): ServiceHandlers<typeof AuditService> {
-  return { ...createAuditTreeHandlers(options) };
+/** AuditService: proves the history, and looks after the people in it. */
+export function createAuditService(options: AuditTreeOptions & CustomerPrivacyDependencies): ServiceHandlers<typeof AuditService> {
+  return { ...createAuditTreeHandlers(options), ...createCustomerPrivacy(options) };
 }

@@ -53,6 +53,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     request: { readonly orderId: string; readonly requestId: string },
     command: OrderCommand,
     call: Call,
+    refusal?: Refusal,
   ) {
     const { caller } = call;
     const outcome = await orders.transact(
@@ -64,6 +65,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         actor: { role: caller.role, subject: caller.subject },
         door: call.door,
         decide: (state) => {
+          if (refusal) throw refusal;
           if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw notFound(request.orderId);
           return decide(state, command, caller);
         },
@@ -131,6 +133,8 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         request,
         { type: "InitTracking", orderId, storeId, customerId, deliveryProvider, items, recipient: sealed, metadata },
         call,
+        // A request_id of before the erasure still gets its answer, so this is for the decision to refuse.
+        recipient && !sealed ? customerErased(customerId) : undefined,
       );
     },
 
@@ -214,6 +218,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       if (status === OrderStatus.CANCELLED)
         return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, reason: note }, call);
       if (note === "") return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status }, call);
+      // Of one who has been erased nothing personal is kept; the order goes on all the same.
       const sealed = await keys.seal(await customerOf(orderId), Buffer.from(note), sealedContext.note(orderId));
       return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, note: sealed }, call);
     },
@@ -315,6 +320,14 @@ function takesLocation(state: OrderState): boolean {
 
 function notFound(orderId: string): Refusal {
   return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
+}
+
+function customerErased(customerId: string): Refusal {
+  return new Refusal(
+    "CUSTOMER_ERASED",
+    `customer ${customerId} has been erased, and no personal data is taken for them any more: use a new customer_id`,
+    { customer_id: customerId },
+  );
 }
 
 function logMove(call: Call, requestId: string, { before, state, version, position }: Outcome<OrderState>): void {

@@ -2,10 +2,16 @@ import { randomBytes } from "node:crypto";
 import { decodeProtectedHeader } from "jose";
 import type { Db } from "mongodb";
 import { describe, expect, it } from "vitest";
-import { createSigningKeys, MAX_LIFETIME_SECONDS, PUBLISHED_AHEAD_SECONDS, type SigningKeys } from "../../src/access/signing-keys.ts";
+import {
+  createSigningKeys,
+  MAX_LIFETIME_SECONDS,
+  PUBLISHED_AHEAD_SECONDS,
+  type SigningKeys,
+  type Wrapping,
+} from "../../src/access/signing-keys.ts";
 import { createTokenVerifier } from "../../src/access/tokens.ts";
 import { createLogger } from "../../src/logger.ts";
-import { parseMasterKeys, wrappingUnder } from "../../src/privacy/master-key.ts";
+import { type MasterKeys, parseMasterKeys, unwrapKey, wrapKey } from "../../src/privacy/master-key.ts";
 import { testDatabase } from "../support/mongo.ts";
 import { AUDIENCE, ISSUER, trusting } from "./issuer.ts";
 
@@ -17,6 +23,11 @@ const clock = () => new Date(nowMs);
 const pass = (seconds: number) => {
   nowMs += seconds * 1000;
 };
+
+const wrappingUnder = (keys: MasterKeys): Wrapping => ({
+  wrap: async (secret, binding) => wrapKey(keys, secret, binding),
+  unwrap: async (wrapped, binding) => unwrapKey(keys, wrapped, binding),
+});
 
 /** The keys as one process has them. */
 const open = (db: Db, keys = masterKeys, isRevoked: (kid: string) => boolean = () => false) =>

@@ -89,6 +89,10 @@ export function cannedServices(): CannedServices {
       asked.push({ request, call });
       yield { checked: 1n, done: true };
     },
+    async *rotateKeys(request, call) {
+      asked.push({ request, call });
+      yield { masterKeyId: "newest", rewrapped: 1n, done: true };
+    },
   };
 
   return { services: [served(OrderTrackingService, tracking), served(OperationsService, operations)], asked, streamed: () => streamed };

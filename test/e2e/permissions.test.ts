@@ -76,7 +76,10 @@ const CALLED: Readonly<Record<string, Called>> = {
   "AuditService/GetCheckpoint": { request: {}, roles: "AUDITOR OPERATOR" },
   "AuditService/GetInclusionProof": { request: { position: "1" }, roles: "AUDITOR OPERATOR" },
   "AuditService/GetConsistencyProof": { request: { oldSize: "1" }, roles: "AUDITOR OPERATOR" },
+  "OperationsService/RotateKeys": { request: {}, roles: "OPERATOR" },
   "AuditService/VerifyLog": { request: {}, roles: "AUDITOR OPERATOR" },
+  "AuditService/EraseCustomer": { request: { customerId: "customer-9" }, roles: "SERVICE OPERATOR" },
+  "AuditService/ExportCustomerData": { request: { customerId: "customer-1" }, roles: "SERVICE CUSTOMER OPERATOR" },
   "AuthService/IssueToken": { request: { clientId: "nobody", clientSecret: "wrong" }, roles: "public" },
   "AuthService/RefreshToken": { request: { refreshToken: "wrong" }, roles: "public" },
   "AuthService/RevokeToken": { request: { token: "wrong" }, roles: "public" },
@@ -253,4 +256,25 @@ describe("every other path of the permission table", () => {
       await response.body?.cancel();
     }
   });
+});
+
+describe("a customer's data", () => {
+  it.each(["eraseCustomer", "exportCustomerData"] as const)(
+    "opens %s to those who look after customers, and a customer's own data to them",
+    async (rpc) => {
+      await using app = await startTestApp();
+      for (const caller of CALLERS) {
+        const audit = app.client(AuditService, "grpc", caller);
+        const call = (customerId: string) =>
+          rpc === "eraseCustomer" ? audit.eraseCustomer({ customerId }) : audit.exportCustomerData({ customerId });
+        const denied = { code: Code.PermissionDenied };
+        const all = caller.role === Role.SERVICE || caller.role === Role.OPERATOR;
+        const own = all || (caller.role === Role.CUSTOMER && rpc === "exportCustomerData");
+        if (own) await call("customer-1");
+        else await expect(call("customer-1"), Role[caller.role]).rejects.toMatchObject(denied);
+        if (all) await call("customer-2");
+        else await expect(call("customer-2"), Role[caller.role]).rejects.toMatchObject(denied);
+      }
+    },
+  );
 });

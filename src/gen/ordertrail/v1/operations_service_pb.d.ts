@@ -361,6 +361,89 @@ export declare type DenialCount = Message<"ordertrail.v1.DenialCount"> & {
 export declare const DenialCountSchema: GenMessage<DenialCount>;
 
 /**
+ * Asks for personal keys to be wrapped under the newest master key.
+ *
+ * @generated from message ordertrail.v1.RotateKeysRequest
+ */
+export declare type RotateKeysRequest = Message<"ordertrail.v1.RotateKeysRequest"> & {
+};
+
+/**
+ * Describes the message ordertrail.v1.RotateKeysRequest.
+ * Use `create(RotateKeysRequestSchema)` to create a new message.
+ */
+export declare const RotateKeysRequestSchema: GenMessage<RotateKeysRequest>;
+
+/**
+ * How far that has come.
+ *
+ * @generated from message ordertrail.v1.RotateKeysResponse
+ */
+export declare type RotateKeysResponse = Message<"ordertrail.v1.RotateKeysResponse"> & {
+  /**
+   * The newest master key: the first 8 bytes of its SHA-256 in hexadecimal, or what the key service calls it.
+   *
+   * @generated from field: string master_key_id = 1;
+   */
+  masterKeyId: string;
+
+  /**
+   * How many personal keys this call has wrapped anew so far.
+   *
+   * @generated from field: int64 rewrapped = 2;
+   */
+  rewrapped: bigint;
+
+  /**
+   * How many are left under each older master key, most first; in the last message those that could not be wrapped anew,
+   * such as when their master key is not given. A master key that is not listed in the last message is needed no more.
+   *
+   * @generated from field: repeated ordertrail.v1.MasterKeyUse left = 3;
+   */
+  left: MasterKeyUse[];
+
+  /**
+   * True in the last message.
+   *
+   * @generated from field: bool done = 4;
+   */
+  done: boolean;
+};
+
+/**
+ * Describes the message ordertrail.v1.RotateKeysResponse.
+ * Use `create(RotateKeysResponseSchema)` to create a new message.
+ */
+export declare const RotateKeysResponseSchema: GenMessage<RotateKeysResponse>;
+
+/**
+ * How many personal keys a master key wraps.
+ *
+ * @generated from message ordertrail.v1.MasterKeyUse
+ */
+export declare type MasterKeyUse = Message<"ordertrail.v1.MasterKeyUse"> & {
+  /**
+   * The master key.
+   *
+   * @generated from field: string master_key_id = 1;
+   */
+  masterKeyId: string;
+
+  /**
+   * How many.
+   *
+   * @generated from field: int64 personal_keys = 2;
+   */
+  personalKeys: bigint;
+};
+
+/**
+ * Describes the message ordertrail.v1.MasterKeyUse.
+ * Use `create(MasterKeyUseSchema)` to create a new message.
+ */
+export declare const MasterKeyUseSchema: GenMessage<MasterKeyUse>;
+
+/**
  * Looks after a running Ordertrail.
  *
  * @generated from service ordertrail.v1.OperationsService
@@ -407,6 +490,17 @@ export declare const OperationsService: GenService<{
     methodKind: "unary";
     input: typeof ListDenialsRequestSchema;
     output: typeof ListDenialsResponseSchema;
+  },
+  /**
+   * Wraps the keys that sign tokens and every personal key under the newest master key, in batches, while all goes on. Streams the progress. Broken off
+   * at any point, nothing is lost, and the next call goes on.
+   *
+   * @generated from rpc ordertrail.v1.OperationsService.RotateKeys
+   */
+  rotateKeys: {
+    methodKind: "server_streaming";
+    input: typeof RotateKeysRequestSchema;
+    output: typeof RotateKeysResponseSchema;
   },
 }>;
 
