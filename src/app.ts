@@ -14,6 +14,7 @@ import { createTileStore } from "./audit/tile-store.ts";
 import { AUDIT_TREE, createTreeKeeper } from "./audit/tree-keeper.ts";
 import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
+import { Unavailable } from "./domain/refusal.ts";
 import { createDispatcher } from "./doors/dispatch.ts";
 import { startGrpcServer } from "./doors/grpc-server.ts";
 import { startHttpServer } from "./doors/http-server.ts";
@@ -26,6 +27,7 @@ import { ensureLogIndexes } from "./log/indexes.ts";
 import { createLogClient } from "./log/log-client.ts";
 import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
+import { createUnchangedCommands } from "./log/unchanged-commands.ts";
 import { createDevelopmentMasterKeys } from "./privacy/master-key.ts";
 import { createPersonalKeys } from "./privacy/personal-keys.ts";
 import { createDriverLocations } from "./projections/driver-locations.ts";
@@ -52,6 +54,7 @@ const CACHED_TOKENS = 10_000;
 /** Builds everything, top to bottom, and starts the roles that the configuration names. Throws when the database cannot be reached. */
 export async function createApp(config: AppConfig, logger: Logger): Promise<App> {
   const now = () => new Date();
+  const stopping = new AbortController();
   // What is made is let go of in the opposite order, also when something further down cannot be had.
   await using parts = new AsyncDisposableStack();
   const client = await connect(config.mongodbUrl);
@@ -67,7 +70,8 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   );
   parts.defer(() => appender.close());
   const reader = createLogReader(db, appender.onAppended);
-  const orders = createTransactor({ streamOf: orderStream, evolve }, appender, reader, { cachedStreams: CACHED_ORDERS, now });
+  const unchanged = createUnchangedCommands(db, now);
+  const orders = createTransactor({ streamOf: orderStream, evolve }, appender, reader, unchanged, { cachedStreams: CACHED_ORDERS, now });
 
   const keys = createPersonalKeys(db, config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir)), now);
   const locations = createDriverLocations(db, ORDER_TRACKING);
@@ -115,6 +119,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     clock: now,
     defaultDeadlineMs: config.defaultDeadlineMs,
     maxDeadlineMs: config.maxDeadlineMs,
+    stopping: stopping.signal,
   });
   const readiness = createReadiness({ mongodb: () => db.command({ ping: 1 }) }, logger);
   const jwks = config.jwksUrl ? undefined : (await createDevelopmentKeys(config.dataDir)).jwks;
@@ -139,7 +144,11 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     keeper.start();
   }
   const running = parts.move();
-  return { addresses: { grpc: grpc.address, http: http.url }, stop: () => running.disposeAsync() };
+  const stop = () => {
+    stopping.abort(new Unavailable("the server is shutting down: try again"));
+    return running.disposeAsync();
+  };
+  return { addresses: { grpc: grpc.address, http: http.url }, stop };
 }
 
 async function connect(url: string): Promise<MongoClient> {

@@ -225,6 +225,11 @@ export function evolve(state: OrderState | undefined, event: Event, context: Eve
   };
 }
 
+/** Whether an order has had a status, or a courier has reported it too late. */
+export function hasBeen({ history, lateReports }: OrderState, status: OrderStatus): boolean {
+  return history.some((step) => step.status === status) || lateReports.includes(status);
+}
+
 /** What an order is before its first event. */
 function untracked(context: EventContext): OrderState {
   return {

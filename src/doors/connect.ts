@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, Message } from "@bufbuild/protobuf";
+import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, JsonObject, Message } from "@bufbuild/protobuf";
 import {
   ConnectError,
   type ContextValues,
@@ -18,8 +18,11 @@ import {
 import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { whenAborted } from "./deadline.ts";
-import type { Dispatcher, Incoming } from "./dispatch.ts";
+import type { Dispatcher, Incoming, ReadRequest } from "./dispatch.ts";
 import { errorDetails, toCallFailure } from "./errors.ts";
+import { readJsonBody } from "./json-body.ts";
+import { readMessage } from "./json-reader.ts";
+import type { Decoded } from "./request-checker.ts";
 
 export type ConnectDoorOptions = {
   readonly dispatcher: Dispatcher;
@@ -45,6 +48,8 @@ export type ConnectDoor = {
 /** What a request is for. */
 export type ConnectTarget = { readonly path: string; readonly traceId: string };
 
+/** Reads the request in the library's place; set where it would tell less of what is wrong. */
+const READ = createContextKey<ReadRequest | undefined>(undefined, { description: "reader of the request" });
 const TRACE_ID = createContextKey("", { description: "trace id" });
 const PEER = createContextKey("", { description: "address of the caller" });
 
@@ -74,7 +79,11 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       const contextValues = createContextValues()
         .set(TRACE_ID, traceId)
         .set(PEER, request.socket.remoteAddress ?? "");
-      await universalResponseToNodeResponse(await handler(universalRequestOf(request, response, contextValues)), response);
+      // The library stops at the first thing that it cannot read, and quotes it, which may be personal.
+      const read = readsJson(handler, request) ? () => readJson(handler.method, request, response, maxRequestBytes) : undefined;
+      contextValues.set(READ, read);
+      const universalRequest = universalRequestOf(request, response, contextValues, read && {});
+      await universalResponseToNodeResponse(await handler(universalRequest), response);
       return true;
     },
     methodsOf: (path) => handlers.get(path)?.allowedMethods ?? [],
@@ -92,7 +101,7 @@ function isServerStreaming(method: DescMethod): method is DescMethodServerStream
 async function answerUnary(dispatcher: Dispatcher, method: DescMethod, message: Message, context: HandlerContext): Promise<Message> {
   const incoming = incomingOf(context, context.signal);
   try {
-    return await dispatcher.unary(method, () => ({ message }), incoming);
+    return await dispatcher.unary(method, context.values.get(READ) ?? (() => ({ message })), incoming);
   } catch (thrown) {
     throw toConnectError(thrown, incoming);
   }
@@ -143,10 +152,30 @@ function checkProtocol({ allowedMethods, supportedContentType }: UniversalHandle
   }
 }
 
-/** The library throws on a Host header that makes no address. */
-function universalRequestOf(request: IncomingMessage, response: ServerResponse, contextValues: ContextValues) {
+/** Whether this is a unary Connect call in JSON, not compressed. */
+function readsJson({ method }: UniversalHandler, request: IncomingMessage): boolean {
+  const { "content-type": type = "", "content-encoding": encoding = "identity" } = request.headers;
+  return isUnary(method) && request.method === "POST" && /^application\/json *(;|$)/i.test(type) && encoding === "identity";
+}
+
+async function readJson(method: DescMethod, request: IncomingMessage, response: ServerResponse, maxBytes: number): Promise<Decoded> {
   try {
-    return universalRequestFromNodeRequest(request, response, undefined, contextValues);
+    return readMessage(method.input, await readJsonBody(request, maxBytes));
+  } finally {
+    // What is left of a body that is too large is not worth reading.
+    if (!request.complete) response.setHeader("connection", "close");
+  }
+}
+
+/** The library throws on a Host header that makes no address. */
+function universalRequestOf(
+  request: IncomingMessage,
+  response: ServerResponse,
+  contextValues: ContextValues,
+  parsedJsonBody: JsonObject | undefined,
+) {
+  try {
+    return universalRequestFromNodeRequest(request, response, parsedJsonBody, contextValues);
   } catch {
     throw new Refusal("MALFORMED_REQUEST", "the Host header or the address makes no URL");
   }

@@ -14,6 +14,12 @@ export type CallScope = Disposable & {
   race<Result>(work: Promise<Result>): Promise<Result>;
 };
 
+/** What a call ends with whose time is up. What a command may have done is not undone by that. */
+export function deadlineExceeded(isCommand: boolean): Refusal {
+  const advice = ": a command may have been carried out all the same, so send it again with the same request_id";
+  return new Refusal("DEADLINE_EXCEEDED", `the deadline passed before the answer was there${isCommand ? advice : ""}`);
+}
+
 /** Longer ones fire at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -21,7 +27,7 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
  * Opens the scope of a call that ends after `timeoutMs` (never, if absent) or when the door says so. When it is disposed
  * of, the call is over, and its signal aborts no more.
  */
-export function openScope(whenEnded: WhenEnded, timeoutMs: number | undefined): CallScope {
+export function openScope(whenEnded: WhenEnded, timeoutMs: number | undefined, isCommand: boolean): CallScope {
   const controller = new AbortController();
   const { signal } = controller;
   let isOver = false;
@@ -32,7 +38,7 @@ export function openScope(whenEnded: WhenEnded, timeoutMs: number | undefined): 
     controller.abort(reason);
     giveUp?.(reason);
   };
-  const timer = timeoutMs === undefined ? undefined : setTimeout(() => end(deadlineExceeded()), Math.min(timeoutMs, MAX_TIMER_MS));
+  const timer = timeoutMs === undefined ? undefined : setTimeout(() => end(deadlineExceeded(isCommand)), Math.min(timeoutMs, MAX_TIMER_MS));
   whenEnded(end);
 
   return {
@@ -56,11 +62,4 @@ export function whenAborted(signal: AbortSignal): WhenEnded {
     if (signal.aborted) end(signal.reason);
     else signal.addEventListener("abort", () => end(signal.reason), { once: true });
   };
-}
-
-function deadlineExceeded(): Refusal {
-  return new Refusal(
-    "DEADLINE_EXCEEDED",
-    "the deadline passed before the answer was there: a command may have been carried out all the same, so send it again with the same request_id",
-  );
 }

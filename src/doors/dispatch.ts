@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
+import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import type { Logger } from "pino";
 import { checkMethod } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
@@ -42,6 +43,8 @@ export type DispatcherOptions = {
   readonly defaultDeadlineMs: number;
   /** How long a unary call may take at most, whatever its caller says. */
   readonly maxDeadlineMs: number;
+  /** Aborts when the process is asked to end; its reason is what a call is told that waits for something to happen. */
+  readonly stopping: AbortSignal;
 };
 
 /**
@@ -60,7 +63,7 @@ type Endpoint = { readonly name: string; readonly handler: AnyHandler };
 
 /** The dispatcher of these services. Throws if a service lacks a handler. */
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { verifyToken, logger, clock, defaultDeadlineMs, maxDeadlineMs } = options;
+  const { verifyToken, logger, clock, defaultDeadlineMs, maxDeadlineMs, stopping } = options;
   const services = options.services.map(({ desc }) => desc);
   const endpoints = endpointsOf(options.services);
   const checkRequest = createRequestChecker(services, clock);
@@ -86,6 +89,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       door,
       traceId,
       signal,
+      stopping,
       ...(deadline && { deadline }),
       // Most calls write no line, and a child logger costs more than the rest of this object.
       get logger() {
@@ -95,7 +99,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     };
   }
 
-  function report(endpoint: Endpoint, incoming: Incoming, startedAt: Date, failure: CallFailure | undefined): void {
+  function report(endpoint: Endpoint, incoming: Incoming, about: About, startedAt: Date, failure: CallFailure | undefined): void {
     const level = failure ? levelOf(failure) : "debug";
     if (!logger.isLevelEnabled(level)) return;
     const line = {
@@ -103,6 +107,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       method: endpoint.name,
       door: Door[incoming.door],
       peer: incoming.peer,
+      ...about,
       duration_ms: clock().getTime() - startedAt.getTime(),
       code: failure?.reason ?? "OK",
       ...(failure?.cause !== undefined && { err: failure.cause }),
@@ -124,11 +129,11 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const startedAt = clock();
       const timeoutMs = Math.min(incoming.timeoutMs ?? defaultDeadlineMs, maxDeadlineMs);
       const deadline = new Date(startedAt.getTime() + timeoutMs);
-      using scope = openScope(incoming.whenEnded, timeoutMs);
-      let subject = "";
+      using scope = openScope(incoming.whenEnded, timeoutMs, isCommand(method));
+      let about: About = {};
       const answer = async () => {
         const { caller, request } = await admit(endpoint, method, read, incoming.authorization);
-        subject = subjectOf(request);
+        about = aboutOf(request);
         const answering = endpoint.handler(request, callOf(caller, endpoint, incoming, scope.signal, deadline));
         if (!(answering instanceof Promise)) throw new Error(`the handler of ${endpoint.name} streams`);
         return create(method.output, await answering);
@@ -136,13 +141,13 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const answering = answer();
       try {
         const output = await scope.race(answering);
-        report(endpoint, incoming, startedAt, undefined);
+        report(endpoint, incoming, about, startedAt, undefined);
         return output;
       } catch (thrown) {
         if (scope.signal.aborted)
           answering.catch((late: unknown) => logger.debug({ trace_id: incoming.traceId, err: late }, "a call failed after its end"));
-        const failure = failureOf(thrown, scope.signal, incoming.traceId, subject);
-        report(endpoint, incoming, startedAt, failure);
+        const failure = failureOf(thrown, scope.signal, incoming.traceId, about.order_id);
+        report(endpoint, incoming, about, startedAt, failure);
         throw failure;
       }
     },
@@ -152,22 +157,22 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const startedAt = clock();
       const { timeoutMs } = incoming;
       const deadline = timeoutMs === undefined ? undefined : new Date(startedAt.getTime() + timeoutMs);
-      using scope = openScope(incoming.whenEnded, timeoutMs);
-      let subject = "";
+      using scope = openScope(incoming.whenEnded, timeoutMs, isCommand(method));
+      let about: About = {};
       // What holds when nothing else is found: the reader stops asking for more.
       let failure: CallFailure | undefined = toCallFailure(CALLER_LEFT, incoming.traceId);
       try {
         const { caller, request } = await scope.race(admit(endpoint, method, read, incoming.authorization));
-        subject = subjectOf(request);
+        about = aboutOf(request);
         const answers = endpoint.handler(request, callOf(caller, endpoint, incoming, scope.signal, deadline));
         if (answers instanceof Promise) throw new Error(`the handler of ${endpoint.name} does not stream`);
         for await (const answer of untilAborted(answers, scope)) yield create(method.output, answer);
         failure = undefined;
       } catch (thrown) {
-        failure = failureOf(thrown, scope.signal, incoming.traceId, subject);
+        failure = failureOf(thrown, scope.signal, incoming.traceId, about.order_id);
         throw failure;
       } finally {
-        report(endpoint, incoming, startedAt, failure);
+        report(endpoint, incoming, about, startedAt, failure);
       }
     },
   };
@@ -191,16 +196,27 @@ function endpointsOf(services: readonly ServedService[]): ReadonlyMap<DescMethod
 }
 
 /** What the caller is told. Work that an aborted signal broke off fails in many ways; the signal knows why. */
-function failureOf(thrown: unknown, signal: AbortSignal, traceId: string, subject: string): CallFailure {
+function failureOf(thrown: unknown, signal: AbortSignal, traceId: string, subject: string | undefined): CallFailure {
   if (!signal.aborted || thrown instanceof Refusal) return toCallFailure(thrown, traceId, subject);
   const ended: unknown = signal.reason;
   // An HTTP request whose connection closes aborts without a reason of its own.
   return toCallFailure(ended instanceof Error && ended.name === "AbortError" ? CALLER_LEFT : ended, traceId, subject);
 }
 
-/** What a request is about, for errors: the order, if it names one. */
-function subjectOf(request: Message): string {
-  return "orderId" in request && typeof request.orderId === "string" ? request.orderId : "";
+/** What a request is about, for errors and the log, as far as it says so. */
+type About = { readonly order_id?: string; readonly request_id?: string };
+
+function aboutOf(request: Message): About {
+  const orderId = "orderId" in request ? request.orderId : "";
+  const requestId = "requestId" in request ? request.requestId : "";
+  return {
+    ...(typeof orderId === "string" && orderId !== "" && { order_id: orderId }),
+    ...(typeof requestId === "string" && requestId !== "" && { request_id: requestId }),
+  };
+}
+
+function isCommand({ idempotency }: DescMethod): boolean {
+  return idempotency !== MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
 }
 
 function levelOf({ reason }: CallFailure): "debug" | "info" | "warn" | "error" {

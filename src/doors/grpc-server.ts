@@ -44,13 +44,14 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   // What it has to say comes back as errors; left alone, it writes past the log.
   setLogVerbosity(logVerbosity.NONE);
   const server = new Server({
-    "grpc.max_receive_message_length": maxRequestBytes,
+    // Beyond that the library refuses by itself, without saying why; what is only a little too large is told properly.
+    "grpc.max_receive_message_length": maxRequestBytes * 4,
     "grpc.max_send_message_length": maxResponseBytes,
     "grpc.keepalive_time_ms": KEEPALIVE_TIME_MS,
     "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
   });
   const stopping = new AbortController();
-  for (const service of dispatcher.services) addService(server, service, dispatcher, stopping.signal);
+  for (const service of dispatcher.services) addService(server, service, { dispatcher, stopping: stopping.signal, maxRequestBytes });
   addReflection(server, dispatcher.services);
   const health = new HealthImplementation();
   health.addToServer(server);

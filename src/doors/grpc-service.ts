@@ -16,11 +16,20 @@ import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { CALLER_LEFT, type WhenEnded, whenAborted } from "./deadline.ts";
 import { type Dispatcher, type Incoming, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
 import { encodeStatus, toCallFailure } from "./errors.ts";
+import { tooLarge } from "./json-body.ts";
 import type { Decoded } from "./request-checker.ts";
 
-/** Serves a service of the dispatcher on a grpc-js server. Streams end with the reason of `stopping` when it aborts. */
-export function addService(server: Server, service: DescService, dispatcher: Dispatcher, stopping: AbortSignal): void {
-  server.addService(definitionOf(service), implementationOf(service, dispatcher, stopping));
+export type GrpcServiceOptions = {
+  readonly dispatcher: Dispatcher;
+  /** Streams end with its reason when it aborts. */
+  readonly stopping: AbortSignal;
+  /** Larger messages are refused. */
+  readonly maxRequestBytes: number;
+};
+
+/** Serves a service of the dispatcher on a grpc-js server. */
+export function addService(server: Server, service: DescService, options: GrpcServiceOptions): void {
+  server.addService(definitionOf(service), implementationOf(service, options));
 }
 
 /** The service as grpc-js wants it, but with requests as bytes: what does not decode is the caller's mistake, not INTERNAL. */
@@ -41,14 +50,14 @@ function definitionOf(service: DescService): ServiceDefinition {
   );
 }
 
-function implementationOf(service: DescService, dispatcher: Dispatcher, stopping: AbortSignal): UntypedServiceImplementation {
+function implementationOf(service: DescService, options: GrpcServiceOptions): UntypedServiceImplementation {
   return Object.fromEntries(
     service.methods.map((method) => {
       switch (method.methodKind) {
         case "unary":
-          return [method.localName, unaryHandler(method, dispatcher)];
+          return [method.localName, unaryHandler(method, options)];
         case "server_streaming":
-          return [method.localName, streamHandler(method, dispatcher, stopping)];
+          return [method.localName, streamHandler(method, options)];
         default:
           throw new Error(`${service.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
       }
@@ -56,11 +65,11 @@ function implementationOf(service: DescService, dispatcher: Dispatcher, stopping
   );
 }
 
-function unaryHandler(method: DescMethod, dispatcher: Dispatcher): handleUnaryCall<Buffer, Message> {
+function unaryHandler(method: DescMethod, { dispatcher, maxRequestBytes }: GrpcServiceOptions): handleUnaryCall<Buffer, Message> {
   return (call, callback) => {
     const incoming = incomingOf(call, (end) => call.on("cancelled", () => end(CALLER_LEFT)));
     dispatcher
-      .unary(method, () => decode(method, call.request), incoming)
+      .unary(method, () => decode(method, call.request, maxRequestBytes), incoming)
       .then(
         (message) => {
           call.sendMetadata(requestIdMetadata(incoming));
@@ -71,7 +80,10 @@ function unaryHandler(method: DescMethod, dispatcher: Dispatcher): handleUnaryCa
   };
 }
 
-function streamHandler(method: DescMethod, dispatcher: Dispatcher, stopping: AbortSignal): handleServerStreamingCall<Buffer, Message> {
+function streamHandler(
+  method: DescMethod,
+  { dispatcher, stopping, maxRequestBytes }: GrpcServiceOptions,
+): handleServerStreamingCall<Buffer, Message> {
   return (call) => {
     const leaving = new AbortController();
     call.on("cancelled", () => leaving.abort(CALLER_LEFT));
@@ -79,7 +91,7 @@ function streamHandler(method: DescMethod, dispatcher: Dispatcher, stopping: Abo
     call.sendMetadata(requestIdMetadata(incoming));
     writeAll(
       call,
-      dispatcher.stream(method, () => decode(method, call.request), incoming),
+      dispatcher.stream(method, () => decode(method, call.request, maxRequestBytes), incoming),
       leaving.signal,
     ).then(
       () => call.end(),
@@ -119,7 +131,8 @@ function textOf(metadata: Metadata, key: string): string | undefined {
   return metadata.get(key)[0]?.toString();
 }
 
-function decode(method: DescMethod, bytes: Buffer): Decoded {
+function decode(method: DescMethod, bytes: Buffer, maxBytes: number): Decoded {
+  if (bytes.length > maxBytes) throw tooLarge(maxBytes);
   try {
     return { message: fromBinary(method.input, bytes) };
   } catch {

@@ -23,8 +23,9 @@ async function readBytes(request: IncomingMessage, maxBytes: number): Promise<Bu
   return Buffer.concat(chunks);
 }
 
-function tooLarge(maxBytes: number): Refusal {
-  return new Refusal("PAYLOAD_TOO_LARGE", `the body is larger than ${maxBytes} bytes`, { max_bytes: String(maxBytes) });
+/** What a request is refused with that is too large. */
+export function tooLarge(maxBytes: number): Refusal {
+  return new Refusal("PAYLOAD_TOO_LARGE", `the request is larger than ${maxBytes} bytes`, { max_bytes: String(maxBytes) });
 }
 
 function checkContentType({ headers }: IncomingMessage): void {

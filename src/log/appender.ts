@@ -3,7 +3,8 @@ import type { ClientSession, Collection, Db, MongoClient } from "mongodb";
 import type { Logger } from "pino";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
 import { type BatchOutcome, insertBatch, readTail, whichLost, whichStand } from "./batch.ts";
-import { type EncodedEntry, EVENTS_COLLECTION, MAX_BODY_BYTES, type StoredEvent, toStored } from "./log-entry.ts";
+import { createGathering } from "./gathering.ts";
+import { type EncodedEntry, EVENTS_COLLECTION, MAX_BODY_BYTES, type RecordedEntry, type StoredEvent, toStored } from "./log-entry.ts";
 
 /** Another writer has recorded this version of the stream first. Nothing was appended. */
 export class StreamConflict extends Error {
@@ -22,6 +23,9 @@ export type AppenderOptions = {
   readonly patienceMs: number;
 };
 
+/** Hears of entries that are durable on a majority, in the order of the log. */
+export type AppendListener = (entries: readonly RecordedEntry[]) => void;
+
 /** Appends to the log, many entries a round trip. The process's only writer of the `events` collection. */
 export type Appender = {
   /**
@@ -31,8 +35,8 @@ export type Appender = {
    * reason when that fires while the entry waits. An entry on its way is not taken back by the signal.
    */
   append(entry: EncodedEntry, signal?: AbortSignal): Promise<number>;
-  /** Calls back with the newest position after each batch of this process; returns the function that ends it. */
-  onAppended(listener: (position: number) => void): () => void;
+  /** Calls back with what this process has appended, batch by batch; returns the function that ends it. */
+  onAppended(listener: AppendListener): () => void;
   /** Refuses further entries, and resolves when those accepted have been answered, after `patienceMs` and a round trip at the latest. */
   close(): Promise<void>;
 };
@@ -55,6 +59,8 @@ const PATIENCE_CHECK_MS = 250;
 const CONTENTION_MS = 1000;
 /** The longest that a winner waits for the loser; a batch's time says nothing after an outage. */
 const MAX_YIELD_MS = 50;
+/** The longest that a batch waits to become as large as usual. */
+const MAX_GATHER_MS = 3;
 
 /**
  * The appender of this process. It has one batch in flight; what comes meanwhile waits and makes up the next one.
@@ -63,9 +69,10 @@ const MAX_YIELD_MS = 50;
 export function createAppender(client: MongoClient, db: Db, options: AppenderOptions, logger: Logger): Appender {
   if (!client.options.retryWrites) throw new Error("the appender needs a client that retries writes: see createLogClient");
   const events: Collection<StoredEvent> = db.collection<StoredEvent>(EVENTS_COLLECTION);
-  const listeners = new Set<(position: number) => void>();
+  const listeners = new Set<AppendListener>();
   // One session for every write, so that the server refuses a late copy of a batch that has been given up (see whichStand).
   const session: ClientSession = client.startSession();
+  const gathering = createGathering();
   let queue: Waiting[] = [];
   /** The batch that is away, for as long as its outcome is not known. */
   let inFlight: readonly Waiting[] = [];
@@ -118,6 +125,7 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       signal?.addEventListener("abort", giveUp, { once: true });
       queue.push(waiting);
       queuedBytes += entry.body.length;
+      gathering.arrived(queue.length);
       pumping ??= pump();
     });
   }
@@ -132,6 +140,9 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
           tail = await findTail();
           continue;
         }
+        await gathering.untilUsual(() => queue.length, Math.min(batchMs / 2, MAX_GATHER_MS));
+        // All of them may have been given up meanwhile.
+        if (queue.length === 0) break;
         const started = performance.now();
         const contended = await sendBatch(takeBatch(), tail + 1);
         batchMs += 0.2 * (performance.now() - started - batchMs);
@@ -279,7 +290,9 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       waiting.answered = true;
       waiting.resolve(first + index);
     });
-    for (const listener of listeners) listener(tail);
+    if (listeners.size === 0) return;
+    const recorded = stood.map(({ entry: { entry, body } }, index) => ({ position: first + index, entry, body }));
+    for (const listener of listeners) listener(recorded);
   }
 
   function refuse(waiting: Waiting, error: unknown): void {

@@ -1,9 +1,14 @@
+import { createGathering } from "./gathering.ts";
+
+const MAX_GATHER_MS = 2;
+
 /**
  * Makes one look-up of many keys out of many look-ups of one: one batch is away at a time, and a key that is asked for
  * meanwhile goes with the next, so that its answer is never older than the question. A failure fails all of its batch.
  */
 export function batched<Key, Value>(lookUp: (keys: readonly Key[]) => Promise<readonly Value[]>): (key: Key) => Promise<Value> {
   type Question = { readonly key: Key; readonly resolve: (value: Value) => void; readonly reject: (error: unknown) => void };
+  const gathering = createGathering();
   let waiting: Question[] = [];
   let running = false;
 
@@ -12,6 +17,7 @@ export function batched<Key, Value>(lookUp: (keys: readonly Key[]) => Promise<re
     // Questions of the same turn share the first batch.
     await Promise.resolve();
     while (waiting.length > 0) {
+      await gathering.untilUsual(() => waiting.length, MAX_GATHER_MS);
       const batch = waiting;
       waiting = [];
       try {
@@ -29,6 +35,7 @@ export function batched<Key, Value>(lookUp: (keys: readonly Key[]) => Promise<re
   return (key) =>
     new Promise((resolve, reject) => {
       waiting.push({ key, resolve, reject });
+      gathering.arrived(waiting.length);
       if (!running) void run();
     });
 }

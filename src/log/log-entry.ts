@@ -33,6 +33,7 @@ export type StoredEvent = {
 
 /** An entry made ready to append. */
 export type EncodedEntry = {
+  readonly entry: LogEntry;
   readonly stream: string;
   readonly version: number;
   readonly at: Date;
@@ -55,6 +56,7 @@ export const EVENT_TYPES: readonly string[] = [...TYPE_BY_CASE.values()];
 /** Encodes an entry for the log, and takes from it what people and indexes find it by. */
 export function encodeEntry(entry: LogEntry, at: Date): EncodedEntry {
   return {
+    entry,
     stream: entry.stream,
     version: entry.version,
     at,
@@ -64,8 +66,8 @@ export function encodeEntry(entry: LogEntry, at: Date): EncodedEntry {
 }
 
 /** The document that puts an entry at a position. */
-export function toStored(entry: EncodedEntry, position: number): StoredEvent {
-  return { _id: Long.fromNumber(position), ...entry, body: new Binary(entry.body) };
+export function toStored({ stream, version, at, types, body }: EncodedEntry, position: number): StoredEvent {
+  return { _id: Long.fromNumber(position), stream, version, at, types, body: new Binary(body) };
 }
 
 /** Decodes the body of an entry. Throws when the bytes are not one. */

@@ -1,7 +1,9 @@
 import { type ClientSession, type Db, type Filter, Long } from "mongodb";
 import type { LogEntry } from "../gen/ordertrail/events/v1/log_entry_pb.js";
+import type { AppendListener } from "./appender.ts";
 import { ROUND_TRIP_MS } from "./log-client.ts";
 import { decodeBody, EVENTS_COLLECTION, type RecordedEntry, type StoredEvent } from "./log-entry.ts";
+import { rememberRecent } from "./recent-entries.ts";
 
 /** Which entries to read. */
 export type ReadFilter = {
@@ -16,6 +18,13 @@ export type ReadOptions = ReadFilter & {
   readonly batchSize?: number;
   /** Ends the reading by throwing its reason. */
   readonly signal?: AbortSignal;
+};
+
+export type FollowOptions = ReadOptions & {
+  readonly after: number;
+  readonly signal: AbortSignal;
+  /** Awaited between reaching the head of the log and looking for more, when there was something: more then comes at a time. */
+  readonly rest?: () => Promise<void>;
 };
 
 /** What a follower gets: entries, or, when a filter matched none, just how far it has looked. */
@@ -37,7 +46,7 @@ export type LogReader = {
    * Reads on as entries arrive, until the signal throws its reason. A fault of the database is thrown, too: follow again
    * from the last position. Throws LogDamaged on a gap.
    */
-  follow(options: ReadOptions & { readonly after: number; readonly signal: AbortSignal }): AsyncGenerator<Followed, void, undefined>;
+  follow(options: FollowOptions): AsyncGenerator<Followed, void, undefined>;
 };
 
 /** The log is not what it must be: a position is missing, or a body cannot be decoded. */
@@ -58,11 +67,12 @@ const FIRST_POLL_MS = 20;
 const LAST_POLL_MS = 250;
 
 /**
- * A reader of the log in `db`. `onAppended`, if given, wakes followers at once when this process appends; otherwise, and
- * for what others append, they poll.
+ * A reader of the log in `db`. `onAppended`, if given, wakes followers at once when this process appends, and spares them
+ * the reading of it; otherwise, and for what others append, they poll.
  */
-export function createLogReader(db: Db, onAppended?: (listener: (position: number) => void) => () => void): LogReader {
+export function createLogReader(db: Db, onAppended?: (listener: AppendListener) => () => void): LogReader {
   const events = db.collection<Stored>(EVENTS_COLLECTION);
+  const recent = onAppended && rememberRecent(onAppended);
 
   async function head(session?: ClientSession): Promise<number> {
     const newest = await events
@@ -153,9 +163,18 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
     return found;
   }
 
-  async function* follow(
-    options: ReadOptions & { readonly after: number; readonly signal: AbortSignal },
-  ): AsyncGenerator<Followed, void, undefined> {
+  /** What comes after a position: as far as it is remembered, or else from the database. */
+  async function* readOn(
+    options: ReadOptions & { readonly after: number; readonly to?: number },
+    session: ClientSession,
+  ): AsyncGenerator<readonly RecordedEntry[], void, undefined> {
+    const { after, batchSize = DEFAULT_BATCH } = options;
+    const remembered = isDense(options) ? recent?.after(after, batchSize) : undefined;
+    if (remembered?.length) yield remembered;
+    else yield* readForward(options, session);
+  }
+
+  async function* follow(options: FollowOptions): AsyncGenerator<Followed, void, undefined> {
     const { signal } = options;
     let position = options.after;
     let pollMs = FIRST_POLL_MS;
@@ -168,7 +187,7 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
       // Where a filter may match nothing, how far the log reached before the read is how far it has been looked through.
       const to = isDense(options) ? undefined : await head(session);
       const before = position;
-      for await (const entries of readForward({ ...options, after: position, ...(to !== undefined && { to }) }, session)) {
+      for await (const entries of readOn({ ...options, after: position, ...(to !== undefined && { to }) }, session)) {
         position = entries.at(-1)?.position ?? position;
         yield { entries, position };
       }
@@ -176,6 +195,7 @@ export function createLogReader(db: Db, onAppended?: (listener: (position: numbe
         position = to;
         yield { entries: [], position };
       }
+      if (position > before) await options.rest?.();
       pollMs = position > before ? FIRST_POLL_MS : Math.min(pollMs * 1.5, LAST_POLL_MS);
       await news.after(position, pollMs, signal);
     }
@@ -229,12 +249,12 @@ function checkDense(batch: readonly RecordedEntry[], last: number, step: 1 | -1)
 }
 
 /** Waits for news of a position beyond the one that is known, or for the time to poll again. */
-function newsOf(onAppended: ((listener: (position: number) => void) => () => void) | undefined) {
+function newsOf(onAppended: ((listener: AppendListener) => () => void) | undefined) {
   let newest = 0;
   let heeded = 0;
   let wake: (() => void) | undefined;
-  const unsubscribe = onAppended?.((position) => {
-    newest = position;
+  const unsubscribe = onAppended?.((entries) => {
+    newest = entries.at(-1)?.position ?? newest;
     wake?.();
   });
   return {

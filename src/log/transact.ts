@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import { LRUCache } from "lru-cache";
@@ -10,6 +10,7 @@ import { type Appender, StreamConflict } from "./appender.ts";
 import { batched } from "./batched.ts";
 import { createEntry, encodeEntry, type RecordedEntry } from "./log-entry.ts";
 import type { LogReader } from "./reader.ts";
+import type { Answered, UnchangedCommands } from "./unchanged-commands.ts";
 
 /** A kind of thing whose events make up one stream each, such as orders. */
 export type Category<State> = {
@@ -32,6 +33,8 @@ export type Command<State> = {
   readonly door: Door;
   /** What the command brings about; none when things are so already. Throws a Refusal. May be called several times. */
   readonly decide: (state: State | undefined) => Event[];
+  /** Whether things may have been as the command wants them before. Absent: they may. Where they cannot, a look-up is spared. */
+  readonly mayHaveBeenSo?: (state: State) => boolean;
 };
 
 /**
@@ -58,7 +61,7 @@ type Loaded<State> = {
   /** When the newest entry was recorded, in milliseconds. */
   readonly at: number;
   /** Which version each request_id led to, and by which method. Shared with, and added to by, later states of the stream. */
-  readonly requests: Map<string, { readonly version: number; readonly method: string }>;
+  readonly requests: Map<string, Answered>;
 };
 
 const MAX_ATTEMPTS = 8;
@@ -71,6 +74,7 @@ export function createTransactor<State>(
   category: Category<State>,
   appender: Appender,
   reader: LogReader,
+  unchanged: UnchangedCommands,
   options: { readonly cachedStreams: number; readonly now: () => Date },
 ): Transactor<State> {
   const cache = new LRUCache<string, Loaded<State>>({ max: options.cachedStreams });
@@ -112,8 +116,8 @@ export function createTransactor<State>(
     loaded ??= await refresh(stream);
     for (let tries = 0; tries < MAX_ATTEMPTS; ) {
       signal?.throwIfAborted();
-      const prior = command.requestId === "" ? undefined : loaded.requests.get(command.requestId);
-      if (prior) return replay(stream, command, prior);
+      const known = loaded.requests.get(command.requestId);
+      if (known) return replay(stream, command, known);
       let events: Event[] = [];
       let refusal: unknown;
       try {
@@ -121,15 +125,15 @@ export function createTransactor<State>(
       } catch (error) {
         refusal = error;
       }
-      if (events.length === 0) {
-        if (!fresh) {
-          loaded = await refresh(stream);
-          fresh = true;
-          continue;
-        }
-        if (refusal !== undefined) throw refusal;
-        return { ...snapshotOf(loaded), before: loaded.state, appended: false };
+      if (events.length === 0 && !fresh) {
+        loaded = await refresh(stream);
+        fresh = true;
+        continue;
       }
+      const answered = await findAnswered(stream, command, loaded);
+      if (answered) return replay(stream, command, answered);
+      if (refusal !== undefined) throw refusal;
+      if (events.length === 0) return await leave(stream, loaded, command);
       try {
         return await record(stream, loaded, command, events, signal);
       } catch (error) {
@@ -145,6 +149,19 @@ export function createTransactor<State>(
     throw new Refusal("CONFLICT", `others changed it at the same time, ${MAX_ATTEMPTS} times in a row; nothing was recorded`);
   }
 
+  /** What the command led to before, if it changed nothing then: that is not in the log. */
+  async function findAnswered(stream: string, { requestId, mayHaveBeenSo }: Command<State>, loaded: Loaded<State>) {
+    if (requestId === "" || loaded.state === undefined || mayHaveBeenSo?.(loaded.state) === false) return undefined;
+    return await unchanged.find(stream, requestId);
+  }
+
+  /** Answers a command that changes nothing, and remembers its request_id with what it found. */
+  async function leave(stream: string, loaded: Loaded<State>, { requestId, method }: Command<State>): Promise<Outcome<State>> {
+    if (requestId !== "" && loaded.version > 0)
+      loaded.requests.set(requestId, await unchanged.note(stream, requestId, { version: loaded.version, method }));
+    return { ...snapshotOf(loaded), before: loaded.state, appended: false };
+  }
+
   async function record(
     stream: string,
     loaded: Loaded<State>,
@@ -155,7 +172,7 @@ export function createTransactor<State>(
     // A stream's times never go back, whatever the clocks of the processes that write it.
     const at = new Date(Math.max(options.now().getTime(), loaded.at));
     const entry = createEntry({
-      entryId: randomBytes(16),
+      entryId: newEntryId(),
       stream,
       version: loaded.version + 1,
       recordedAt: timestampFromDate(at),
@@ -174,20 +191,20 @@ export function createTransactor<State>(
     return { ...snapshotOf(next), before: loaded.state, appended: true };
   }
 
-  /** The first answer again: the thing as the command's own entry left it. */
-  async function replay(
-    stream: string,
-    command: Command<State>,
-    prior: { readonly version: number; readonly method: string },
-  ): Promise<Outcome<State>> {
-    if (prior.method !== command.method) {
-      throw new Refusal("REQUEST_ID_REUSED", `request_id was used for ${prior.method} before: choose a new one`, { method: prior.method });
-    }
-    const entries = await reader.readStream(stream, 0);
-    const before = entries.filter(({ entry }) => entry.version < prior.version).reduce(fold, empty());
-    const after = entries.filter(({ entry }) => entry.version === prior.version).reduce(fold, before);
+  /** The first answer again: the thing as the command's own entry left it, or as the command found it if it changed nothing. */
+  async function replay(stream: string, command: Command<State>, { version, method }: Answered): Promise<Outcome<State>> {
+    const reused = (what: string) =>
+      new Refusal("REQUEST_ID_REUSED", `request_id was used for ${what} before: choose a new one`, { method });
+    if (method !== command.method) throw reused(method);
+    const entries = (await reader.readStream(stream, 0)).filter(({ entry }) => entry.version <= version);
+    const own = entries.at(-1);
     // A new primary may not know for a moment that a majority has what the old one said it had.
-    if (after.version !== prior.version) throw new Unavailable("the answer to this request_id cannot be read again yet: try again");
+    if (own?.entry.version !== version) throw new Unavailable("the answer to this request_id cannot be read again yet: try again");
+    const changed = own.entry.requestId === command.requestId;
+    const before = (changed ? entries.slice(0, -1) : entries).reduce(fold, empty());
+    const after = changed ? fold(before, own) : before;
+    const kinds = kindsOf(command.decide(before.state));
+    if (kinds !== kindsOf(changed ? own.entry.events : [])) throw reused("something else");
     return { ...snapshotOf(after), before: before.state, appended: false };
   }
 
@@ -216,6 +233,16 @@ export function createTransactor<State>(
       return loaded.version === 0 ? undefined : snapshotOf(loaded);
     },
   };
+}
+
+/** What events amount to: two commands of one RPC that lead to different kinds of them are not the same. */
+function kindsOf(events: readonly Event[]): string {
+  return events.map(({ kind }) => kind.case).join();
+}
+
+/** 16 bytes, 122 bits of them random. Node makes UUIDs in advance, so that this costs a tenth of asking for random bytes. */
+function newEntryId(): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(Buffer.from(randomUUID().replaceAll("-", ""), "hex"));
 }
 
 function snapshotOf<State>({ state, version, position }: Loaded<State>): Snapshot<State> {

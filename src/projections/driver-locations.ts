@@ -1,5 +1,6 @@
 import { type Collection, type Db, type Filter, MongoServerError, type UpdateFilter } from "mongodb";
 import { OrderStatus } from "../gen/ordertrail/events/v1/values_pb.js";
+import { batched } from "../log/batched.ts";
 import { type LocationDocument, type OrderTrackingDocument, statusName } from "./order-tracking-document.ts";
 
 /** Where a driver was, as their device measured it. */
@@ -50,6 +51,13 @@ const KEPT_AT_MOST_SECONDS = 24 * 3600;
 export function createDriverLocations(db: Db, trackings: string): DriverLocations {
   const points: Collection<DriverLocationDocument> = db.collection("driver_locations");
 
+  /** Reads at the same time share a round trip. */
+  const find = batched<string, DriverPoint | undefined>(async (orderIds) => {
+    const found = await points.find({ _id: { $in: [...orderIds] } }).toArray();
+    const byOrder = new Map(found.map((document) => [document._id, fromLocationDocument(document)]));
+    return orderIds.map((orderId) => byOrder.get(orderId));
+  });
+
   async function keepNewest(orderId: string, location: LocationDocument): Promise<boolean> {
     const older: Filter<DriverLocationDocument> = { _id: orderId, recorded_at: { $lt: location.recorded_at } };
     const update: UpdateFilter<DriverLocationDocument> = { $set: location, $currentDate: { stored_at: true } };
@@ -84,10 +92,7 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
       await db.collection<OrderTrackingDocument>(trackings).updateOne(filter, update);
       return true;
     },
-    async find(orderId) {
-      const found = await points.findOne({ _id: orderId });
-      return found ? fromLocationDocument(found) : undefined;
-    },
+    find,
     async remove(orderIds) {
       if (orderIds.length > 0) await points.deleteMany({ _id: { $in: [...orderIds] } });
     },

@@ -146,6 +146,42 @@ export function toDocument({ state, version, position }: Snapshot<OrderState>): 
   };
 }
 
+/** The part of the state that each field is made of; a part that is the same object as before has not changed. */
+const PARTS: { readonly [Field in keyof OrderDocument]: keyof OrderState | keyof Snapshot<OrderState> } = {
+  order_id: "orderId",
+  store_id: "storeId",
+  customer_id: "customerId",
+  current_status: "status",
+  delivery_provider: "deliveryProvider",
+  status_history: "history",
+  driver_details: "driver",
+  substitutions: "substitutions",
+  metadata: "metadata",
+  items: "items",
+  recipient: "recipient",
+  ready_at: "readyAt",
+  eta: "eta",
+  cancellation: "cancellation",
+  proof_of_delivery: "proof",
+  delivery: "delivery",
+  late_reports: "lateReports",
+  version: "version",
+  position: "position",
+  created_at: "createdAt",
+  updated_at: "updatedAt",
+};
+
+/** Those fields of an order's document that are not as they were before. */
+export function toChanges(before: Snapshot<OrderState>, after: Snapshot<OrderState>): Partial<OrderDocument> {
+  const was = { ...before.state, ...before };
+  const is = { ...after.state, ...after };
+  const changed = Object.entries(toDocument(after)).filter(([field]) => {
+    const part = PARTS[field as keyof OrderDocument];
+    return was[part] !== is[part];
+  });
+  return Object.fromEntries(changed);
+}
+
 /** The order of a document. */
 export function fromDocument(document: OrderDocument): Snapshot<OrderState> {
   const state: OrderState = {

@@ -1,5 +1,5 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import { type AnyBulkWriteOperation, type Collection, MongoBulkWriteError } from "mongodb";
+import { type Collection, type Filter, MongoBulkWriteError, type UpdateFilter } from "mongodb";
 import { evolve, type OrderState, orderStream } from "../domain/order.ts";
 import { isFinal } from "../domain/order-moves.ts";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
@@ -7,7 +7,7 @@ import type { RecordedEntry } from "../log/log-entry.ts";
 import type { LogReader } from "../log/reader.ts";
 import type { Snapshot } from "../log/transact.ts";
 import { STATUSES_WITH_LOCATION } from "./driver-locations.ts";
-import { fromDocument, type OrderTrackingDocument, toDocument } from "./order-tracking-document.ts";
+import { fromDocument, type OrderDocument, type OrderTrackingDocument, toChanges, toDocument } from "./order-tracking-document.ts";
 import type { ProjectionWriter } from "./projection.ts";
 
 /** The entries of a stream do not make an order, so that nothing can be projected from here on. */
@@ -20,8 +20,8 @@ export class NotAnOrder extends Error {
 
 type Held = {
   order: Snapshot<OrderState> | undefined;
-  /** What the copy is known to hold of it: the version, or 0 when nothing is known. */
-  written: number;
+  /** What the copy is known to hold of it; undefined when nothing is known. */
+  written: Snapshot<OrderState> | undefined;
   /** True when its driver has left it since it was last written: where they were says nothing any more. */
   driverLeft: boolean;
   weight: number;
@@ -58,7 +58,7 @@ export function openOrderTracking(options: {
     held.set(orderId, known);
   }
 
-  function hold(orderId: string, order: Snapshot<OrderState> | undefined, written: number): void {
+  function hold(orderId: string, order: Snapshot<OrderState> | undefined, written: Snapshot<OrderState> | undefined): void {
     const known = { order, written, driverLeft: false, weight: order ? weigh(order.state) : 0 };
     weight += known.weight;
     held.set(orderId, known);
@@ -71,7 +71,7 @@ export function openOrderTracking(options: {
     for (const { entry } of entries) {
       const orderId = orderIdOf(entry.stream);
       if (held.has(orderId) || wanted.has(orderId)) continue;
-      if (entry.version === 1) hold(orderId, undefined, 0);
+      if (entry.version === 1) hold(orderId, undefined, undefined);
       else wanted.set(orderId, entry.version - 1);
     }
     if (wanted.size === 0) return;
@@ -81,7 +81,8 @@ export function openOrderTracking(options: {
 
   async function loadDocuments(wanted: ReadonlyMap<string, number>): Promise<void> {
     for await (const document of target.find({ order_id: { $in: [...wanted.keys()] } })) {
-      hold(document.order_id, fromDocument(document), document.version);
+      const order = fromDocument(document);
+      hold(document.order_id, order, order);
     }
   }
 
@@ -98,7 +99,7 @@ export function openOrderTracking(options: {
         const entries = found.get(orderStream(orderId))?.filter(({ entry }) => entry.version <= version) ?? [];
         const order = entries.reduce<Snapshot<OrderState> | undefined>(foldOrder, known?.order);
         if (known) weight -= known.weight;
-        hold(orderId, order, known?.written ?? 0);
+        hold(orderId, order, known?.written);
       }
     }
   }
@@ -140,7 +141,7 @@ export function openOrderTracking(options: {
   }
 
   async function writeChanged(among: Iterable<Held>): Promise<void> {
-    const changed = [...among].filter(({ order, written }) => order !== undefined && order.version > written);
+    const changed = [...among].filter(({ order, written }) => order !== undefined && order.version > (written?.version ?? 0));
     for (let from = 0; from < changed.length; from += WRITE_BATCH) await write(changed.slice(from, from + WRITE_BATCH));
     const left = changed.filter(({ driverLeft }) => driverLeft);
     if (onDriverLeft && left.length > 0) await onDriverLeft(left.map(({ order }) => order?.state.orderId ?? ""));
@@ -148,26 +149,45 @@ export function openOrderTracking(options: {
   }
 
   async function write(changed: readonly Held[]): Promise<void> {
-    const there = await insertOrUpdate(changed.map(toWrite));
-    // What was not known to be there is: this time it only has to be brought up to its version, if it is not beyond it.
-    if (there.length > 0)
-      await target.bulkWrite(
-        there.map((index) => toUpdate(changed[index] as Held)),
-        { ordered: false },
-      );
-    for (const known of changed) known.written = known.order?.version ?? 0;
+    const known = changed.filter(({ written }) => written !== undefined);
+    const unknown = changed.filter(({ written }) => written === undefined);
+    // What was not known to be there may be, and a document may have been put back to what it was: a whole one mends either.
+    const stale = [...(await update(known)), ...(await insert(unknown))];
+    await send(stale.map(replaceFields));
+    for (const held of changed) held.written = held.order;
   }
 
-  /** Answers the indexes of those inserts that found their document there already. */
-  async function insertOrUpdate(writes: readonly AnyBulkWriteOperation<OrderTrackingDocument>[]): Promise<number[]> {
+  /** Brings documents up to date by what has changed; answers those for which that may not have been enough. */
+  async function update(known: readonly Held[]): Promise<readonly Held[]> {
+    return (await send(known.map(updateFields))) === known.length ? [] : known;
+  }
+
+  /**
+   * Sends updates and answers how many documents they met. As a command of our own: a `bulkWrite` of a client that retries
+   * writes has the server keep account of each update, which costs it a quarter more, and what fails here is done again anyway.
+   */
+  async function send(updates: readonly Update[]): Promise<number> {
+    if (updates.length === 0) return 0;
+    const command = { update: target.collectionName, updates, ordered: false, writeConcern: { w: "majority", j: true } };
+    const { n, writeErrors } = await target.db.command(command);
+    if (writeErrors) throw new Error(`${target.collectionName} cannot be updated: ${writeErrors[0].errmsg}`);
+    return n;
+  }
+
+  /** Inserts documents; answers those that are there already. */
+  async function insert(unknown: readonly Held[]): Promise<readonly Held[]> {
+    if (unknown.length === 0) return unknown;
     try {
-      await target.bulkWrite(writes, { ordered: false });
+      await target.insertMany(
+        unknown.map((held) => ({ ...toDocument(orderOf(held)), driver_location: null })),
+        { ordered: false },
+      );
       return [];
     } catch (error) {
       if (!(error instanceof MongoBulkWriteError)) throw error;
       const failures = Array.isArray(error.writeErrors) ? error.writeErrors : [error.writeErrors];
       if (failures.length === 0 || failures.some(({ code }) => code !== DUPLICATE_KEY) || error.result.getWriteConcernError()) throw error;
-      return failures.map(({ index }) => index);
+      return failures.flatMap(({ index }) => unknown[index] ?? []);
     }
   }
 
@@ -206,25 +226,31 @@ function hasDriverLeft(before: OrderState, after: OrderState): boolean {
   return replaced || (isFinal(after.status) && !isFinal(before.status));
 }
 
-function toWrite(known: Held): AnyBulkWriteOperation<OrderTrackingDocument> {
-  return known.written > 0 ? toUpdate(known) : { insertOne: { document: { ...documentOf(known), driver_location: null } } };
+/** A statement of the command `update`. */
+type Update = { readonly q: Filter<OrderTrackingDocument>; readonly u: UpdateFilter<OrderTrackingDocument> };
+
+/** Sets what has changed since the order was written. Changes nothing when the document is older than that, or this new. */
+function updateFields(held: Held): Update {
+  const order = orderOf(held);
+  const written = held.written ?? order;
+  return toUpdate(held, { $gte: written.version, $lt: order.version }, toChanges(written, order));
 }
 
-/** Changes nothing when the document is at this version or beyond it. */
-function toUpdate(known: Held): AnyBulkWriteOperation<OrderTrackingDocument> {
-  const document = documentOf(known);
-  const keepsLocation = known.order !== undefined && STATUSES_WITH_LOCATION.has(known.order.state.status) && !known.driverLeft;
-  return {
-    updateOne: {
-      filter: { order_id: document.order_id, version: { $lt: document.version } },
-      update: { $set: keepsLocation ? document : { ...document, driver_location: null } },
-    },
-  };
+/** Sets every field. Changes nothing when the document is this new. */
+function replaceFields(held: Held): Update {
+  const order = orderOf(held);
+  return toUpdate(held, { $lt: order.version }, toDocument(order));
 }
 
-function documentOf({ order }: Held) {
+function toUpdate(held: Held, version: { readonly $gte?: number; readonly $lt: number }, fields: Partial<OrderDocument>): Update {
+  const { orderId, status } = orderOf(held).state;
+  const keepsLocation = STATUSES_WITH_LOCATION.has(status) && !held.driverLeft;
+  return { q: { order_id: orderId, version }, u: { $set: keepsLocation ? fields : { ...fields, driver_location: null } } };
+}
+
+function orderOf({ order }: Held): Snapshot<OrderState> {
   if (!order) throw new Error("there is nothing to write of an order without entries");
-  return toDocument(order);
+  return order;
 }
 
 /** About how many bytes a state takes in the log. */

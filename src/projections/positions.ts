@@ -4,6 +4,8 @@ export type Position = {
   reached(position: number): void;
   /** Resolves when the projection has reached a position; rejects with the signal's reason. */
   waitFor(position: number, signal: AbortSignal): Promise<void>;
+  /** Resolves after a time, or as soon as somebody waits; rejects with the signal's reason. */
+  untilWanted(atMostMs: number, signal: AbortSignal): Promise<void>;
 };
 
 /** How often the position is asked for while somebody waits: another process may be the one that moves it. */
@@ -13,6 +15,8 @@ const POLL_MS = 25;
 export function createPosition(read: () => Promise<number>): Position {
   type Waiting = { readonly position: number; readonly resolve: () => void; readonly reject: (error: unknown) => void };
   const waiting = new Set<Waiting>();
+  /** Ends the rest of whoever rests until somebody waits. */
+  const resting = new Set<() => void>();
   let polling = false;
 
   function reached(position: number): void {
@@ -39,6 +43,7 @@ export function createPosition(read: () => Promise<number>): Position {
     const mine = { position, resolve, reject };
     const giveUp = () => reject(signal.reason);
     waiting.add(mine);
+    for (const end of resting) end();
     signal.addEventListener("abort", giveUp, { once: true });
     if (!polling) void poll();
     try {
@@ -49,5 +54,22 @@ export function createPosition(read: () => Promise<number>): Position {
     }
   }
 
-  return { reached, waitFor };
+  async function untilWanted(atMostMs: number, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (waiting.size > 0) return;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const giveUp = () => reject(signal.reason);
+    const timer = setTimeout(resolve, atMostMs);
+    resting.add(resolve);
+    signal.addEventListener("abort", giveUp, { once: true });
+    try {
+      await promise;
+    } finally {
+      clearTimeout(timer);
+      resting.delete(resolve);
+      signal.removeEventListener("abort", giveUp);
+    }
+  }
+
+  return { reached, waitFor, untilWanted };
 }

@@ -11,6 +11,8 @@ import { finishSwap, rebuildProjection, wantsRebuild } from "./rebuild.ts";
 import { createTurns } from "./turns.ts";
 
 const BATCH_ENTRIES = 1000;
+/** Under load, changes of so long are written together, unless somebody waits for them: each write costs the database as much as an append. */
+const REST_MS = 250;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5000;
 const LOOK_FOR_REBUILD_MS = 50;
@@ -74,7 +76,8 @@ export async function runTerm(options: TermOptions): Promise<void> {
       const writer = projection.open(projection.collection, { trusted: lease.checkpoint.revision === projection.revision });
       try {
         const after = lease.checkpoint.position;
-        for await (const followed of readAhead((until) => reader.follow({ after, batchSize, signal: until }), signal)) {
+        const rest = () => position.untilWanted(REST_MS, signal);
+        for await (const followed of readAhead((until) => reader.follow({ after, batchSize, signal: until, rest }), signal)) {
           await turns(async () => {
             lease.check();
             await writer.apply(followed.entries);

@@ -22,6 +22,8 @@ export type Call = {
   readonly traceId: string;
   /** Aborts when the caller leaves, the deadline passes or the server shuts down; its reason is what the caller is told. */
   readonly signal: AbortSignal;
+  /** Aborts when the process is asked to end. A call that waits for something to happen should then stop waiting. */
+  readonly stopping: AbortSignal;
   /** By when the caller wants the answer. Every unary call has one. */
   readonly deadline?: Date;
   /** Writes the call's trace id and method with every line. */

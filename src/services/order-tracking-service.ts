@@ -3,7 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, mayAccess, scopeOf, seesPersonalData } from "../access/permissions.ts";
-import { decide, evolve, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
+import { decide, evolve, hasBeen, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { DeliveryJobSchema, DriverSchema, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
@@ -66,12 +66,13 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
           if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw notFound(request.orderId);
           return decide(state, command, caller);
         },
+        ...(command.type === "UpdateStatus" && { mayHaveBeenSo: (state) => hasBeen(state, command.status) }),
       },
       call.signal,
     );
     // A request_id seen before is answered without deciding, so the right to the answer is looked at here.
     if (!mayAccess(caller, outcome.state) && !(outcome.before && mayAccess(caller, outcome.before))) throw notFound(request.orderId);
-    if (outcome.appended) logMove(call, outcome);
+    if (outcome.appended) logMove(call, request.requestId, outcome);
     return { order: await show(outcome, call) };
   }
 
@@ -83,7 +84,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
 
   /** The order as it stands, if the caller may see it. Another's order is as if it did not exist. */
   async function readOwn(orderId: string, call: Call, minPosition = 0n): Promise<Snapshot<OrderState>> {
-    await untilLogReaches(Number(minPosition), call.signal);
+    await untilLogReaches(Number(minPosition), call);
     const snapshot = await orders.read(orderId);
     if (!snapshot || !mayAccess(call.caller, snapshot.state)) throw notFound(orderId);
     return snapshot;
@@ -96,9 +97,12 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     return `customer-${snapshot.state.customerId}`;
   }
 
-  async function untilLogReaches(position: number, signal: AbortSignal): Promise<void> {
+  async function untilLogReaches(position: number, call: Call): Promise<void> {
     if (position === 0) return;
-    while ((await reader.head()) < position) await pause(HEAD_POLL_MS, undefined, { signal });
+    const signal = whileWaiting(call);
+    while ((await reader.head()) < position) {
+      await pause(HEAD_POLL_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
+    }
   }
 
   async function sealDriver(orderId: string, { driverId, vehicleType, name, phone, licensePlate, photoUrl }: DriverDetails) {
@@ -145,7 +149,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       };
       checkFilters(scope, { ...filters, ...(filters.deliveryProvider && { provider: filters.deliveryProvider }) });
       const after = parsePageToken(request.pageToken, ["number", "string"], filters);
-      await projector.waitFor("order_tracking", Number(request.minPosition), call.signal);
+      await projector.waitFor("order_tracking", Number(request.minPosition), whileWaiting(call));
       const limit = pageLimit(request.pageSize);
       const found = await trackings.list({
         scope,
@@ -296,6 +300,11 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
   };
 }
 
+/** Ends the wait for a position: what others write will not come here any more once the process is asked to end. */
+function whileWaiting({ signal, stopping }: Call): AbortSignal {
+  return AbortSignal.any([signal, stopping]);
+}
+
 /** An order takes its driver's place from when a driver is known until the delivery has ended. */
 function takesLocation(state: OrderState): boolean {
   const ended = state.status === OrderStatus.DELIVERED || state.status === OrderStatus.CANCELLED;
@@ -306,10 +315,11 @@ function notFound(orderId: string): Refusal {
   return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
 }
 
-function logMove(call: Call, { before, state, version, position }: Outcome<OrderState>): void {
+function logMove(call: Call, requestId: string, { before, state, version, position }: Outcome<OrderState>): void {
   call.logger.info(
     {
       order_id: state.orderId,
+      ...(requestId !== "" && { request_id: requestId }),
       position,
       version,
       from: before && OrderStatus[before.status],

@@ -8,6 +8,8 @@ import { registerToken } from "../../src/cli/token.ts";
 import { DeliveryProvider, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
+const KEY = Buffer.alloc(32).toString("base64");
+
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 beforeEach(async () => {
   folder = await temporaryFolder();
@@ -87,7 +89,7 @@ describe("ordertrail token", () => {
   it.each([
     [
       "in production",
-      { NODE_ENV: "production", MONGODB_URL: "mongodb://db/?replicaSet=a", MASTER_KEYS: Buffer.alloc(32).toString("base64") },
+      { NODE_ENV: "production", MONGODB_URL: "mongodb://db/?replicaSet=a", MASTER_KEYS: KEY, AUDIT_KEYS: KEY, AUDIT_ORIGIN: "a" },
     ],
     ["where tokens come from an issuer", {}],
   ])("is refused %s", async (_, environment) => {

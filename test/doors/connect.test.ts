@@ -1,6 +1,10 @@
+import { gzipSync } from "node:zlib";
+import type { JsonValue } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { errorFromJson } from "@connectrpc/connect/protocol-connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { BadRequestSchema, ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.js";
 import { Door } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
@@ -18,7 +22,7 @@ describe("the Connect door", () => {
   });
   afterAll(() => doors[Symbol.asyncDispose]());
 
-  const post = (path: string, body: string, more: Record<string, string> = {}) =>
+  const post = (path: string, body: string | Uint8Array<ArrayBuffer>, more: Record<string, string> = {}) =>
     fetch(`${doors.http.url}${path}`, { method: "POST", headers: { ...headers, "content-type": "application/json", ...more }, body });
 
   describe.each<[string, (baseUrl: string) => Transport]>([
@@ -98,7 +102,29 @@ describe("the Connect door", () => {
 
   it("refuses a message over the limit", async () => {
     const response = await post(GET_TRACKING, JSON.stringify({ orderId: "o".repeat(MAX_REQUEST_BYTES) }));
-    expect(await response.json()).toMatchObject({ code: "resource_exhausted" });
+    expect(await failureIn(response)).toMatchObject({ code: Code.ResourceExhausted, reason: "PAYLOAD_TOO_LARGE" });
+    const compressed = gzipSync(JSON.stringify({ orderId: "o".repeat(MAX_REQUEST_BYTES) }));
+    const bomb = await post(GET_TRACKING, compressed, { "content-encoding": "gzip" });
+    expect(await bomb.json()).toMatchObject({ code: "resource_exhausted" });
+  });
+
+  it("tells all that is wrong with a request in JSON, and quotes none of it", async () => {
+    const body = { orderId: "x y", latitude: "abc", longitude: 999, bogus: 1 };
+    const response = await post("/ordertrail.v1.OrderTrackingService/UpdateLocation", JSON.stringify(body));
+    const { message, reason, fields } = await failureIn(response);
+    expect(reason).toBe("VALIDATION_FAILED");
+    expect(fields).toEqual(["bogus", "latitude", "longitude", "order_id"]);
+    expect(message).not.toContain("abc");
+  });
+
+  it.each(["{bad", "", "[]", "null", "7"])("calls the body %j malformed, or says what it lacks", async (body) => {
+    const failure = await failureIn(await post(GET_TRACKING, body));
+    expect(failure).toMatchObject({ code: Code.InvalidArgument, reason: body === "" ? "VALIDATION_FAILED" : "MALFORMED_REQUEST" });
+  });
+
+  it("takes a compressed request", async () => {
+    const response = await post(GET_TRACKING, gzipSync('{"orderId":"order-1"}'), { "content-encoding": "gzip" });
+    expect(await response.json()).toMatchObject({ order: { orderId: "order-1" } });
   });
 
   it("answers a wrong HTTP method and a wrong content type with the error body of REST", async () => {
@@ -155,6 +181,15 @@ describe.each<[string, (baseUrl: string) => Transport]>([
     expect((await streamed).code).toBe(Code.Unavailable);
   });
 });
+
+/** What an error body of Connect tells. */
+async function failureIn(response: Response) {
+  const body: unknown = await response.json();
+  const failure = errorFromJson(body as JsonValue, undefined, new ConnectError("no error body"));
+  const [info] = failure.findDetails(ErrorInfoSchema);
+  const violations = failure.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
+  return { code: failure.code, message: failure.message, reason: info?.reason, fields: violations.map(({ field }) => field).toSorted() };
+}
 
 /** What a call is rejected with; throws if it is not. */
 async function rejection(call: Promise<unknown>): Promise<ConnectError> {

@@ -77,6 +77,9 @@ describe("the gRPC door", () => {
   it("refuses a message over the limit", async () => {
     const failure = await failureOf(callBytes(client, getTracking, new Uint8Array(MAX_REQUEST_BYTES + 1)));
     expect(failure.code).toBe(status.RESOURCE_EXHAUSTED);
+    expect(detailsOf(failure)["ErrorInfo"]).toMatchObject({ reason: "PAYLOAD_TOO_LARGE" });
+    const farOver = await failureOf(callBytes(client, getTracking, new Uint8Array(MAX_REQUEST_BYTES * 5)));
+    expect(farOver.code).toBe(status.RESOURCE_EXHAUSTED);
   });
 
   it("answers DEADLINE_EXCEEDED when a handler heeds nothing, by its own limit", async () => {

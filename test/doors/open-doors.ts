@@ -39,6 +39,7 @@ export async function openDoors({ drainTimeoutMs = 1_000, grpcPort = 0, httpPort
     clock,
     defaultDeadlineMs: 300,
     maxDeadlineMs: MAX_DEADLINE_MS,
+    stopping: new AbortController().signal,
   });
   let ready = true;
   const readiness = createReadiness(

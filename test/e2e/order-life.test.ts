@@ -287,6 +287,47 @@ describe("an order's whole life", () => {
     expect(reused).toMatchObject({ status: 409, body: { code: "REQUEST_ID_REUSED" } });
   });
 
+  it("undoes nothing by a command that changed nothing and is sent again", async () => {
+    await using app = await startTestApp();
+    await stepOverRest(app, "late", LIFE[0] as Step);
+    const path = "/orders/tracking/late";
+    for (const status of ["STORE_NOTIFIED", "STORE_ACKNOWLEDGED", "PICKING_IN_PROGRESS"])
+      await app.rest(STORE, "PUT", `${path}/status`, { status });
+    const again = { status: "PICKING_IN_PROGRESS", request_id: "r-1" };
+    const first = await app.rest(STORE, "PUT", `${path}/status`, again);
+    expect(first).toMatchObject({ status: 200, body: { order: { version: 4 } } });
+    const substitutions = [{ original_item: { item_id: "apples", name: "Apples", quantity: 1 }, reason: "none left" }];
+    await app.rest(STORE, "PUT", `${path}/substitutions`, { substitutions });
+    expect(await app.rest(STORE, "PUT", `${path}/status`, again)).toEqual(first);
+    const { body } = await app.rest(STORE, "GET", path);
+    expect(body).toMatchObject({ current_status: "SUBSTITUTIONS_NEEDED", version: 5, substitutions: [{ status: "PROPOSED" }] });
+    const other = await app.rest(STORE, "PUT", `${path}/status`, { status: "CANCELLED", note: "no", request_id: "r-1" });
+    expect(other).toMatchObject({ status: 409, body: { code: "REQUEST_ID_REUSED" } });
+  });
+
+  it("tells the request_id and the order of what it did and of what failed, in the log", async () => {
+    await using app = await startTestApp({ LOG_LEVEL: "debug" });
+    await stepOverRest(app, "logged", LIFE[0] as Step);
+    await app.rest(SERVICE, "PUT", "/orders/tracking/logged/status", { status: "STORE_NOTIFIED", request_id: "r-7" });
+    await app.rest(SERVICE, "PUT", "/orders/tracking/logged/status", { status: "DELIVERED", request_id: "r-8" });
+    const lines = app.log.map((line) => JSON.parse(line));
+    expect(lines).toContainEqual(expect.objectContaining({ order_id: "logged", request_id: "r-7", position: 2, msg: "order moved" }));
+    const failed = { order_id: "logged", request_id: "r-8", code: "INVALID_STATUS_TRANSITION" };
+    expect(lines).toContainEqual(expect.objectContaining(failed));
+  });
+
+  it("ends a wait for a position at once when it is asked to end", async () => {
+    const app = await startTestApp({ DRAIN_TIMEOUT_MS: "60000", DEFAULT_DEADLINE_MS: "60000" });
+    await stepOverRest(app, "waited", LIFE[0] as Step);
+    const waiting = ["/orders/tracking/waited?min_position=99", "/orders/tracking?min_position=99"].map((path) =>
+      app.rest(SERVICE, "GET", path),
+    );
+    // Once a call that was made after them is answered, they have arrived.
+    await app.rest(SERVICE, "GET", "/orders/tracking/waited");
+    await app[Symbol.asyncDispose]();
+    for (const wait of waiting) expect(await wait).toMatchObject({ status: 503, body: { code: "UNAVAILABLE" } });
+  });
+
   it("keeps personal data out of the database and of the log", async () => {
     await using app = await startTestApp();
     for (const step of LIFE) await stepOverRest(app, "private", step);

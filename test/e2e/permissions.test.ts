@@ -121,16 +121,13 @@ describe("every RPC by every role", () => {
         const audit = app.client(AuditService, "grpc", caller);
         const call = async () => {
           if (rpc === "getInclusionProof") return await audit.getInclusionProof({ entry: { case: "orderId", value: "o" } });
-          if (rpc !== "verifyLog") return await eventually<unknown>(() => audit[rpc]({}));
+          if (rpc !== "verifyLog") return await audit[rpc]({});
           for await (const _ of audit.verifyLog({}));
           return undefined;
         };
-        if (caller.role === Role.AUDITOR || caller.role === Role.OPERATOR) await call();
-        else
-          await expect(
-            rpc === "verifyLog" ? call() : audit[rpc]({ entry: { case: "position", value: 1n } }),
-            Role[caller.role],
-          ).rejects.toMatchObject({ code: Code.PermissionDenied });
+        // Until the first checkpoint there is nothing to answer with.
+        if (caller.role === Role.AUDITOR || caller.role === Role.OPERATOR) await eventually<unknown>(call);
+        else await expect(call(), Role[caller.role]).rejects.toMatchObject({ code: Code.PermissionDenied });
       }
     },
   );

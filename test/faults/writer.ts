@@ -7,6 +7,7 @@ import { Refusal, Unavailable } from "../../src/domain/refusal.ts";
 import type { Event } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { createTransactor } from "../../src/log/transact.ts";
+import { createUnchangedCommands } from "../../src/log/unchanged-commands.ts";
 import { openLog } from "../support/open-log.ts";
 import { createRandom } from "./random.ts";
 
@@ -17,11 +18,13 @@ const DUPLICATE_KEY = 11000;
 const [url = "", database = "", seed = "", firstNumber = "", ...leftOpen] = process.argv.slice(2);
 const random = createRandom(Number(seed));
 const log = openLog(url, database, { patienceMs: 3000 });
+const now = () => new Date();
 const transactor = createTransactor<number>(
   { streamOf: (id) => `order-${id}`, evolve: (count) => (count ?? 0) + 1 },
   log.appender,
   log.reader,
-  { cachedStreams: 1000, now: () => new Date() },
+  createUnchangedCommands(log.db, now),
+  { cachedStreams: 1000, now },
 );
 let next = Number(firstNumber);
 let ending = false;

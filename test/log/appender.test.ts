@@ -1,7 +1,7 @@
 import { MongoClient } from "mongodb";
 import { describe, expect, it } from "vitest";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
-import { MAX_BODY_BYTES } from "../../src/log/log-entry.ts";
+import { MAX_BODY_BYTES, type RecordedEntry } from "../../src/log/log-entry.ts";
 import { anEntry, collect, testLog, wholeLog } from "../support/log.ts";
 import { testDatabase } from "../support/mongo.ts";
 import { openLog } from "../support/open-log.ts";
@@ -120,14 +120,15 @@ describe("append", () => {
     expect(await log.db.collection("writers").countDocuments()).toBe(0);
   });
 
-  it("calls back with the newest position", async () => {
+  it("calls back with what it has appended", async () => {
     await using log = await testLog();
-    const seen: number[] = [];
-    const end = log.appender.onAppended((position) => seen.push(position));
+    const seen: (readonly RecordedEntry[])[] = [];
+    const end = log.appender.onAppended((entries) => seen.push(entries));
     await Promise.all([log.appender.append(anEntry("order-1", 1)), log.appender.append(anEntry("order-2", 1))]);
     end();
     await log.appender.append(anEntry("order-3", 1));
-    expect(seen).toEqual([2]);
+    expect(seen.length).toBe(1);
+    expect(seen.flat()).toEqual((await collect(log.reader.readForward({ after: 0 }))).slice(0, 2));
   });
 });
 

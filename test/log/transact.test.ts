@@ -4,6 +4,7 @@ import type { Event } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import type { Appender } from "../../src/log/appender.ts";
 import { type Category, type Command, createTransactor, type Transactor } from "../../src/log/transact.ts";
+import { createUnchangedCommands } from "../../src/log/unchanged-commands.ts";
 import { anEntry, testLog, wholeLog } from "../support/log.ts";
 import type { LogAccess } from "../support/open-log.ts";
 
@@ -15,7 +16,7 @@ const RAISED = { kind: { case: "pickingStarted", value: {} } } as Event;
 
 function tallies(access: LogAccess, options: { readonly appender?: Appender; readonly now?: () => Date } = {}): Transactor<Tally> {
   const { appender = access.appender, now = () => new Date() } = options;
-  return createTransactor(TALLIES, appender, access.reader, { cachedStreams: 100, now });
+  return createTransactor(TALLIES, appender, access.reader, createUnchangedCommands(access.db, now), { cachedStreams: 100, now });
 }
 
 function command(decide: Command<Tally>["decide"], requestId = "", method = "test.Tallies/Raise"): Command<Tally> {
@@ -23,7 +24,9 @@ function command(decide: Command<Tally>["decide"], requestId = "", method = "tes
 }
 
 const raise = (requestId = "") => command(() => [RAISED], requestId);
-const raiseTo = (most: number) => command((tally) => ((tally ?? 0) < most ? [RAISED] : []));
+const raiseTo = (most: number, requestId = "") => command((tally) => ((tally ?? 0) < most ? [RAISED] : []), requestId);
+/** Raises unless the tally is just this one, which it leaves. */
+const raiseBut = (tally: number, requestId: string) => command((found) => (found === tally ? [] : [RAISED]), requestId);
 const raiseOnlyFrom = (tally: number | undefined) =>
   command((found) => {
     if (found !== tally) throw new Refusal("INVALID_STATUS_TRANSITION", `it is ${found}`);
@@ -165,6 +168,44 @@ describe("a request_id seen before", () => {
       metadata: { method: "test.Tallies/Raise" },
     });
     expect(await wholeLog(log.db)).toHaveLength(1);
+  });
+
+  it("is refused for a command that leads to something else", async () => {
+    await using log = await testLog();
+    const transactor = tallies(log);
+    await transactor.transact("a", raise("request-1"));
+    const twice = command(() => [RAISED, RAISED], "request-1");
+    await expect(transactor.transact("a", twice)).rejects.toMatchObject({ reason: "REQUEST_ID_REUSED" });
+    await transactor.transact("a", raiseTo(1, "request-2"));
+    await expect(transactor.transact("a", raise("request-2"))).rejects.toMatchObject({ reason: "REQUEST_ID_REUSED" });
+    expect(await wholeLog(log.db)).toHaveLength(1);
+  });
+
+  it("changes nothing when it changed nothing the first time, whatever has come since, in any process", async () => {
+    await using log = await testLog();
+    const [one, remembering] = [tallies(log), tallies(log.join())];
+    await one.transact("a", raise());
+    await remembering.transact("a", raise());
+    const first = await one.transact("a", raiseBut(2, "request-1"));
+    expect(first).toMatchObject({ state: 2, version: 2, appended: false });
+    await remembering.transact("a", raise());
+    for (const transactor of [one, remembering, tallies(log.join())]) {
+      expect(await transactor.transact("a", raiseBut(2, "request-1"))).toEqual(first);
+    }
+    expect(await wholeLog(log.db)).toHaveLength(3);
+  });
+
+  it("spares the look-up where things cannot have been so before", async () => {
+    await using log = await testLog();
+    const transactor = tallies(log);
+    await transactor.transact("a", raise());
+    await transactor.transact("a", raiseBut(1, "request-1"));
+    await transactor.transact("a", raise());
+    const asked: number[] = [];
+    const mayHaveBeenSo = (tally: number) => asked.push(tally) > 0;
+    expect(await tallies(log.join()).transact("a", { ...raiseBut(1, "request-1"), mayHaveBeenSo })).toMatchObject({ version: 1 });
+    expect(asked).toEqual([2]);
+    expect(await transactor.transact("a", { ...raiseBut(1, "request-2"), mayHaveBeenSo: () => false })).toMatchObject({ version: 3 });
   });
 
   it("counts in its own stream only", async () => {

@@ -14,7 +14,7 @@ import {
   SubstitutionStatus,
 } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import type { Snapshot } from "../../src/log/transact.ts";
-import { fromDocument, type OrderDocument, toDocument } from "../../src/projections/order-tracking-document.ts";
+import { fromDocument, type OrderDocument, toChanges, toDocument } from "../../src/projections/order-tracking-document.ts";
 
 /** Values of an enum, and one that only a newer writer knows. */
 const anyOf = <Value extends number>(names: Readonly<Record<string, Value | string>>) =>
@@ -91,6 +91,19 @@ describe("a document of order_tracking", () => {
         expect(fromDocument(stored(toDocument(snapshot)))).toEqual(snapshot);
       }),
       { numRuns: 300 },
+    );
+  });
+
+  it("is brought to what the order has become by what has changed alone", () => {
+    const parts = Object.keys(fc.sample(order, 1)[0]?.state ?? {});
+    fc.assert(
+      fc.property(order, order, fc.subarray(parts), (before, other, changed) => {
+        const picked = Object.fromEntries(Object.entries(other.state).filter(([part]) => changed.includes(part)));
+        const after = { ...other, state: { ...before.state, ...picked } };
+        const changes = toChanges(before, after);
+        expect({ ...toDocument(before), ...changes }).toEqual(toDocument(after));
+        expect(Object.keys(changes).length).toBeLessThanOrEqual(changed.length + 2);
+      }),
     );
   });
 

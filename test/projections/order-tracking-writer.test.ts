@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { OrderStatus } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import type { RecordedEntry } from "../../src/log/log-entry.ts";
 import { ORDER_TRACKING } from "../../src/projections/order-tracking.ts";
+import type { OrderTrackingDocument } from "../../src/projections/order-tracking-document.ts";
 import type { ProjectionWriter } from "../../src/projections/projection.ts";
 import { go, item } from "../domain/order-fixtures.ts";
 import { collect, type TestLog, testLog } from "../support/log.ts";
@@ -22,6 +23,22 @@ describe("a writer of order_tracking", () => {
     const late = await writerOf(log);
     await write(late, entries.slice(0, 50));
     await write(late, entries.slice(50));
+    expect(await projected(log.db)).toEqual(await folded(log.reader));
+  });
+
+  it("writes whole what it finds older than it left it, as after a restored backup", async () => {
+    await using log = await testLog();
+    const orders = createOrderWriter(log.appender);
+    await orders.appendLives(orderIds("o", 3), 6);
+    const entries = await collect(log.reader.readForward({ after: 0 }));
+    const writer = await writerOf(log);
+    const documents = log.db.collection<OrderTrackingDocument>(ORDER_TRACKING);
+    await write(writer, entries.slice(0, 6));
+    const old = await documents.findOne({ order_id: "o-1" });
+    await write(writer, entries.slice(6, -1));
+    if (old) await documents.replaceOne({ order_id: "o-1" }, old);
+    await orders.append("o-1", { type: "CancelOrder", reason: "late" });
+    await write(writer, await collect(log.reader.readForward({ after: entries.length - 1 })));
     expect(await projected(log.db)).toEqual(await folded(log.reader));
   });
 

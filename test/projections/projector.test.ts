@@ -100,7 +100,8 @@ describe("an entry that cannot be applied", () => {
     const before = await orders.appendLives(orderIds("o", 20));
     const bad = await log.appender.append(anEntry("order-bad", 1));
     const after = await orders.append("after");
-    await using projector = projectorOf(log);
+    // In another process than that which has appended them, and remembers them as they were.
+    await using projector = projectorOf(log.join());
     projector.start();
     await eventually(async () => {
       const [state] = await projector.states();

@@ -55,7 +55,7 @@ export function anEntry(
 ): EncodedEntry {
   const at = new Date();
   const entry = createEntry({
-    entryId: randomBytes(16),
+    entryId: new Uint8Array(randomBytes(16)),
     stream,
     version,
     recordedAt: timestampFromDate(at),

@@ -136,7 +136,7 @@ export enum ErrorReason {
   SUBSTITUTION_ALREADY_EXISTS = 16,
 
   /**
-   * The request_id has been used for another kind of command on this order. Choose a new one.
+   * The request_id has been used for another command on this order. Choose a new one.
    *
    * @generated from enum value: ERROR_REASON_REQUEST_ID_REUSED = 17;
    */
