@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import { setTimeout as pause } from "node:timers/promises";
+import { setTimeout as pause, setImmediate } from "node:timers/promises";
 import { type Db, Long } from "mongodb";
 import type { Logger } from "pino";
+import type { AppendListener } from "../log/appender.ts";
 import { readBodies } from "../log/body-reader.ts";
 import { LogDamaged } from "../log/reader.ts";
 import { checkpointsOf, createCheckpoint } from "../projections/checkpoint.ts";
@@ -11,6 +12,7 @@ import type { TreeHead } from "./checkpoint.ts";
 import type { CheckpointSigner } from "./checkpoint-signer.ts";
 import { type CheckpointStore, HistoryChanged, type SignedCheckpoint } from "./checkpoint-store.ts";
 import { createFrontier, type Frontier } from "./frontier.ts";
+import { hearLeaves } from "./heard-leaves.ts";
 import { hashLeaf, sameHash } from "./merkle.ts";
 import { partialTiles } from "./tile.ts";
 import type { TileStore } from "./tile-store.ts";
@@ -25,6 +27,8 @@ const LOOK_EVERY_MS = 400;
 /** How long the newest entry may be missing before it is taken to be gone: a new primary may, for a moment, show less than the old one did. */
 const MISSING_MS = 3000;
 const READ_BATCH = 2000;
+/** After how many leaves in a row others get their turn: a millisecond or two. */
+const YIELD_AFTER = 1000;
 /** After how many entries the tiles are written, at the latest: as much is read again after a crash. */
 const COMMIT_ENTRIES = 20_000;
 const FIRST_RETRY_MS = 100;
@@ -38,6 +42,8 @@ export type TreeKeeperOptions = {
   readonly signer: CheckpointSigner;
   /** Is told of every checkpoint after it has been kept. Must not throw. */
   readonly onSigned: (checkpoint: SignedCheckpoint) => void;
+  /** Spares the reading of what this process appends itself; all else is read from the database. */
+  readonly onAppended?: (listener: AppendListener) => () => void;
   readonly logger: Logger;
   readonly leaseMs: number;
 };
@@ -55,7 +61,7 @@ export type TreeKeeper = {
  * with the same result. Where the log is not what was signed before, nothing is signed until it is again.
  */
 export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
-  const { db, tiles, checkpoints, signer, onSigned, logger, leaseMs } = options;
+  const { db, tiles, checkpoints, signer, onSigned, onAppended, logger, leaseMs } = options;
   const leases = checkpointsOf(db);
   const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
   const stopping = new AbortController();
@@ -126,6 +132,7 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
     const frontier = await openFrontier(lease, anchor, signal);
     let signedAt = Number.NEGATIVE_INFINITY;
     let missingSince: number | undefined;
+    using heard = hearLeaves(onAppended);
 
     /** Holds the tree, just as it is, against what has been signed; true when there is nothing newer than that. */
     function isAnchored(): boolean {
@@ -153,8 +160,23 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
       signedAt = performance.now();
     }
 
-    for (;;) {
-      const lookedAt = performance.now();
+    function append(leaf: Uint8Array): void {
+      frontier.append(leaf);
+      isAnchored();
+    }
+
+    /** Appends what was heard, with pauses for others in between; answers whether there was anything. */
+    async function appendHeard(): Promise<boolean> {
+      const leaves = heard.takeAfter(frontier.size);
+      for (const [index, leaf] of leaves.entries()) {
+        append(leaf);
+        if ((index + 1) % YIELD_AFTER === 0) await setImmediate();
+      }
+      return leaves.length > 0;
+    }
+
+    /** Reads on to the end of the log; answers whether the newest entry that is known is still there. */
+    async function appendStored(): Promise<boolean> {
       // From the last entry that is known, so that it shows when that has been taken away or replaced.
       const from = Math.max(1, frontier.size);
       let seenLast = frontier.size === 0;
@@ -168,8 +190,7 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
             continue;
           }
           if (position !== frontier.size + 1) throw new LogDamaged(frontier.size + 1, "there is no entry");
-          frontier.append(hashLeaf(body));
-          isAnchored();
+          append(hashLeaf(body));
           uncommitted++;
         }
         if (uncommitted < COMMIT_ENTRIES) continue;
@@ -177,7 +198,12 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
         await signIfDue(false);
         uncommitted = 0;
       }
-      if (seenLast) {
+      return seenLast;
+    }
+
+    for (;;) {
+      const lookedAt = performance.now();
+      if ((await appendHeard()) || (await appendStored())) {
         missingSince = undefined;
         await commit();
         await signIfDue(true);
