@@ -8,6 +8,7 @@ import { readBodies } from "../log/body-reader.ts";
 import { LogDamaged } from "../log/reader.ts";
 import { checkpointsOf, createCheckpoint } from "../projections/checkpoint.ts";
 import { acquireLease, type Lease, LeaseLost } from "../projections/lease.ts";
+import { readAhead } from "../projections/read-ahead.ts";
 import type { TreeHead } from "./checkpoint.ts";
 import type { CheckpointSigner } from "./checkpoint-signer.ts";
 import { type CheckpointStore, HistoryChanged, type SignedCheckpoint } from "./checkpoint-store.ts";
@@ -140,18 +141,21 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
       return anchor === undefined || anchor.size <= frontier.size;
     }
 
+    /** Makes durable what the tree is at this moment; it may grow on meanwhile. */
     async function commit(): Promise<void> {
       lease.check();
+      const { size } = frontier;
       await tiles.write(frontier.takeChanged(), lease.fence);
-      const position = Long.fromNumber(frontier.size);
+      const position = Long.fromNumber(size);
       if (rebuilding !== undefined && lease.checkpoint.rebuild?.id === rebuilding) await lease.write({ "rebuild.position": position });
-      if (lease.checkpoint.position !== frontier.size || lease.checkpoint.lastError)
+      if (lease.checkpoint.position !== size || lease.checkpoint.lastError)
         await lease.write({ position, progressed_at: "$$NOW", last_error: null });
       progressed();
     }
 
-    async function signIfDue(now: boolean): Promise<void> {
-      if (!isAnchored() || (!now && performance.now() - signedAt < LOOK_EVERY_MS)) return;
+    /** Signs what was committed last: nothing may have been appended since. */
+    async function sign(): Promise<void> {
+      if (!isAnchored()) return;
       lease.check();
       const head: TreeHead = { size: frontier.size, root: frontier.root() };
       const signed = await signer.sign(head);
@@ -181,7 +185,9 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
       const from = Math.max(1, frontier.size);
       let seenLast = frontier.size === 0;
       let uncommitted = 0;
-      for await (const batch of readBodies(db, { from, batchSize: READ_BATCH, signal })) {
+      let committing: Promise<void> = Promise.resolve();
+      const open = (until: AbortSignal) => readBodies(db, { from, batchSize: READ_BATCH, signal: until });
+      for await (const batch of readAhead(open, signal)) {
         for (const { position, body } of batch) {
           if (!seenLast) {
             seenLast = position === frontier.size;
@@ -194,10 +200,16 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
           uncommitted++;
         }
         if (uncommitted < COMMIT_ENTRIES) continue;
-        await commit();
-        await signIfDue(false);
         uncommitted = 0;
+        await committing;
+        committing = commit();
+        // Awaited below, but perhaps not before it fails; without this the process would call it unhandled.
+        committing.catch(() => undefined);
+        if (performance.now() - signedAt < LOOK_EVERY_MS) continue;
+        await committing;
+        await sign();
       }
+      await committing;
       return seenLast;
     }
 
@@ -206,7 +218,7 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
       if ((await appendHeard()) || (await appendStored())) {
         missingSince = undefined;
         await commit();
-        await signIfDue(true);
+        await sign();
         const { rebuild } = lease.checkpoint;
         if (rebuild && rebuild.id !== rebuilding) return;
         if (rebuild) await lease.write({ rebuild: null });
