@@ -102,7 +102,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
       createOrderTrackingService({ orders, reader, trackings: createOrderTrackings(db), locations, projector, keys, now }),
     ),
     served(OperationsService, createOperationsService({ projector, reader })),
-    served(AuditService, createAuditService({ db, reader, audit, tiles, checkpoints, register })),
+    served(AuditService, createAuditService({ db, reader, audit, tiles, checkpoints, register, keys })),
   ];
   assertComplete(services.map(({ desc }) => desc));
 

@@ -51,6 +51,9 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.AuditService/GetInclusionProof": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.AuditService/GetConsistencyProof": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.AuditService/VerifyLog": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/ReadLog": { roles: [SERVICE, AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/ReplayOrder": { roles: [SERVICE, AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/ExplainOrder": { roles: [SERVICE, AUDITOR, OPERATOR], reach: "all" },
   }),
 );
 

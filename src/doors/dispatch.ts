@@ -87,6 +87,10 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     return {
       caller,
       door,
+      // What gRPC knows of a peer is put together when it is asked for.
+      get peer() {
+        return incoming.peer;
+      },
       traceId,
       signal,
       stopping,

@@ -137,7 +137,8 @@ function incomingOf(call: ServerUnaryCall<Buffer, Message> | ServerWritableStrea
     timeoutMs: timeoutOf(call.getDeadline()),
     // Only the log asks, and reading a certificate takes time.
     get peer() {
-      return peerText(call.getPeer(), call.getAuthContext().sslPeerCertificate);
+      // The port is another with each connection.
+      return peerText(call.getPeer().replace(/:\d+$/, ""), call.getAuthContext().sslPeerCertificate);
     },
   };
 }

@@ -18,6 +18,8 @@ export type Call = {
   readonly caller: Caller;
   /** The way by which the call came in. */
   readonly door: Door;
+  /** The address from which the call comes. */
+  readonly peer: string;
   /** Identifies the call in logs, events and answers: the caller's x-request-id, or a new one. */
   readonly traceId: string;
   /** Aborts when the caller leaves, the deadline passes or the server shuts down; its reason is what the caller is told. */
