@@ -1,5 +1,5 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import type { Db } from "mongodb";
+import { type Db, MongoServerError } from "mongodb";
 import type { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { RecordedEntry } from "./log-entry.ts";
 import { MOST_DISORDER_MS, positionBefore } from "./position-at.ts";
@@ -27,6 +27,7 @@ export type Scanned = { readonly entries: readonly RecordedEntry[]; readonly pos
 /** So many positions are looked through between two signs of life. */
 const STEP_POSITIONS = 10_000;
 const BATCH_ENTRIES = 200;
+const CURSOR_NOT_FOUND = 43;
 
 /**
  * Looks through the log, oldest first. The first message comes at once; where nothing matches, one comes every 10,000
@@ -56,10 +57,16 @@ export async function* scanLog(db: Db, reader: LogReader, options: ScanOptions):
     signal.throwIfAborted();
     const to = Math.min(target, position + step);
     const read = reader.readForward({ ...filter, after: position, to, batchSize: BATCH_ENTRIES, signal }, session);
-    for await (const batch of read) {
-      position = batch.at(-1)?.position ?? position;
-      const entries = batch.filter(matching);
-      if (entries.length > 0) yield { entries, position, target };
+    try {
+      for await (const batch of read) {
+        position = batch.at(-1)?.position ?? position;
+        const entries = batch.filter(matching);
+        if (entries.length > 0) yield { entries, position, target };
+      }
+    } catch (error) {
+      // The database drops a cursor that nobody has asked for ten minutes: a slow reader goes on with a new one.
+      if (!(error instanceof MongoServerError && error.code === CURSOR_NOT_FOUND)) throw error;
+      continue;
     }
     position = to;
     yield { entries: [], position, target };
