@@ -10,10 +10,13 @@ const COUNTS = [
   ["projector-kills", "how often a projector is killed", "20"],
   ["tree-kills", "how often the keeper of the log's tree is killed", "20"],
   ["privacy-kills", "how often an erasure, and a rotation of keys, is killed", "20"],
+  ["malformed-requests", "how many malformed requests a running instance gets", "100000"],
 ] as const;
 
 const program = new Command("npm run test:faults --")
-  .description("Kills writers and members of the database under load, and checks that nothing acknowledged is lost or doubled.")
+  .description(
+    "Kills writers and members of the database under load, and checks that nothing acknowledged is lost or doubled; sends malformed requests.",
+  )
   .argument("[vitest...]", "arguments for vitest, after a further --");
 for (const [name, description, byDefault] of COUNTS) program.option(`--${name} <n>`, description, wholeNumber, byDefault);
 program.option("--seed <n>", "repeats the moments of an earlier run, which printed it", wholeNumber);

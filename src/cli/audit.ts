@@ -1,15 +1,18 @@
 import type { Command } from "commander";
 import { registerAuditCheck } from "./audit-check.ts";
 import { registerAuditCheckpoint } from "./audit-checkpoint.ts";
+import { registerAuditExplain } from "./audit-explain.ts";
+import { registerAuditExport } from "./audit-export.ts";
 import { registerAuditKey } from "./audit-key.ts";
 import { registerAuditProve } from "./audit-prove.ts";
+import { registerAuditReplay } from "./audit-replay.ts";
 import { registerAuditRotateKey } from "./audit-rotate-key.ts";
 import { registerAuditVerify } from "./audit-verify.ts";
 import { EXIT_CODES_HELP } from "./exit-codes.ts";
 
-/** Registers `audit`: proves what the log holds, and checks such proofs. */
+/** Registers `audit`: reads and proves what the log holds, and checks such proofs. */
 export function registerAudit(program: Command): void {
-  const audit = program.command("audit").description("prove the history, and check what others say of it");
+  const audit = program.command("audit").description("read and prove the history, and check what others say of it");
   const verbs = [
     registerAuditKey,
     registerAuditRotateKey,
@@ -17,6 +20,9 @@ export function registerAudit(program: Command): void {
     registerAuditVerify,
     registerAuditProve,
     registerAuditCheck,
+    registerAuditReplay,
+    registerAuditExplain,
+    registerAuditExport,
   ];
   for (const register of verbs) register(audit);
   for (const verb of audit.commands) verb.addHelpText("after", EXIT_CODES_HELP);

@@ -9,7 +9,8 @@ import {
   createContextValues,
   type HandlerContext,
 } from "@connectrpc/connect";
-import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import { createAsyncIterable, type UniversalHandler, type UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
 import {
   compressionBrotli,
   compressionGzip,
@@ -83,7 +84,8 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       const read = readsJson(handler, request) ? () => readJson(handler.method, request, response, maxRequestBytes) : undefined;
       contextValues.set(READ, read);
       const universalRequest = universalRequestOf(request, response, contextValues, read && {});
-      await universalResponseToNodeResponse(await handler(universalRequest), response);
+      const answer = await handler(universalRequest);
+      await universalResponseToNodeResponse(answer.status === 500 ? await blamed(answer, handler.method, traceId) : answer, response);
       return true;
     },
     methodsOf: (path) => handlers.get(path)?.allowedMethods ?? [],
@@ -138,11 +140,23 @@ function isTornOff(reason: unknown): boolean {
   return reason instanceof ConnectError && reason.code !== Code.DeadlineExceeded;
 }
 
-function toConnectError(thrown: unknown, { traceId }: Incoming): ConnectError {
+function toConnectError(thrown: unknown, { traceId }: Pick<Incoming, "traceId">): ConnectError {
   const failure = toCallFailure(thrown, traceId);
   const { message, shape, retryAfterSeconds } = failure;
   const headers = retryAfterSeconds === undefined ? undefined : { "retry-after": String(retryAfterSeconds) };
   return new ConnectError(message, shape.code, headers, errorDetails(failure), failure);
+}
+
+/** The library calls bytes that are no message a fault of its own; they are the caller's mistake. */
+async function blamed(answer: UniversalServerResponse, method: DescMethod, traceId: string): Promise<UniversalServerResponse> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of answer.body ?? []) chunks.push(chunk);
+  const bytes = Buffer.concat(chunks);
+  if (!bytes.includes('"message":"parse binary: ')) return { ...answer, body: createAsyncIterable<Uint8Array>([bytes]) };
+  const refusal = new Refusal("MALFORMED_REQUEST", `the message is not a ${method.input.typeName}: use the protos that reflection tells`);
+  const body = errorToJsonBytes(toConnectError(refusal, { traceId }), {});
+  answer.header?.delete("content-length");
+  return { ...answer, status: 400, body: createAsyncIterable([body]) };
 }
 
 function checkProtocol({ allowedMethods, supportedContentType }: UniversalHandler, { method = "", headers }: IncomingMessage): void {

@@ -32,10 +32,13 @@ export type Followed = { readonly entries: readonly RecordedEntry[]; readonly po
 
 /** Reads the log. Every read is at majority: what it returns will not be taken back. Memory is bounded by two batches. */
 export type LogReader = {
-  /** The newest position; 0 when the log is empty. */
-  head(): Promise<number>;
+  /** The newest position; 0 when the log is empty. In one causally consistent session, no read sees less than one before it. */
+  head(session?: ClientSession): Promise<number>;
   /** Batches of entries with positions in (`after`, `to`], ascending; ends at the head of the log. Throws LogDamaged on a gap. */
-  readForward(options: ReadOptions & { readonly after: number; readonly to?: number }): AsyncGenerator<RecordedEntry[], void, undefined>;
+  readForward(
+    options: ReadOptions & { readonly after: number; readonly to?: number },
+    session?: ClientSession,
+  ): AsyncGenerator<RecordedEntry[], void, undefined>;
   /** Batches of entries with positions below `before` (the newest if absent), descending. Throws LogDamaged on a gap. */
   readBackward(options: ReadOptions & { readonly before?: number }): AsyncGenerator<RecordedEntry[], void, undefined>;
   /** The entries of a stream with versions above `afterVersion`, ascending. */
@@ -202,8 +205,8 @@ export function createLogReader(db: Db, onAppended?: (listener: AppendListener) 
   }
 
   return {
-    head: () => head(),
-    readForward: (options) => readForward(options),
+    head,
+    readForward,
     readBackward,
     async readStream(stream, afterVersion) {
       return (await readStreams(new Map([[stream, afterVersion]]))).get(stream) ?? [];

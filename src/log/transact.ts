@@ -4,7 +4,7 @@ import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import { LRUCache } from "lru-cache";
 import type { Actor } from "../domain/caller.ts";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
-import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
+import type { Event, Origin } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { type Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type Appender, StreamConflict } from "./appender.ts";
 import { batched } from "./batched.ts";
@@ -31,6 +31,8 @@ export type Command<State> = {
   readonly causationId?: string;
   readonly actor: Actor;
   readonly door: Door;
+  /** From where it came; absent where Ordertrail gives it itself. */
+  readonly origin?: Origin | undefined;
   /** What the command brings about; none when things are so already. Throws a Refusal. May be called several times. */
   readonly decide: (state: State | undefined) => Event[];
   /** Whether things may have been as the command wants them before. Absent: they may. Where they cannot, a look-up is spared. */
@@ -183,6 +185,7 @@ export function createTransactor<State>(
       correlationId: command.correlationId,
       causationId: command.causationId ?? "",
       events,
+      ...(command.origin && { origin: command.origin }),
     });
     const encoded = encodeEntry(entry, at);
     const position = await appender.append(encoded, signal);

@@ -5,6 +5,7 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, mayAccess, scopeOf, seesPersonalData } from "../access/permissions.ts";
 import { decide, evolve, hasBeen, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
 import { Refusal } from "../domain/refusal.ts";
+import { type Origin, OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { DeliveryJobSchema, DriverSchema, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
@@ -24,6 +25,7 @@ import type { OrderTrackings } from "../projections/order-tracking.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { Call, ServiceHandlers } from "./call.ts";
 import { presentEventToLink } from "./link-view.ts";
+import { isPersonal, recordedOrigin } from "./origin.ts";
 import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
 import { presentOrders, sealedContext, showsLocation } from "./present-order.ts";
 
@@ -56,6 +58,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     refusal?: Refusal,
   ) {
     const { caller } = call;
+    const origin = await originOf(request.orderId, call);
     const outcome = await orders.transact(
       request.orderId,
       {
@@ -64,6 +67,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         correlationId: call.traceId,
         actor: { role: caller.role, subject: caller.subject },
         door: call.door,
+        origin,
         decide: (state) => {
           if (refusal) throw refusal;
           if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw notFound(request.orderId);
@@ -91,6 +95,13 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     const snapshot = await orders.read(orderId);
     if (!snapshot || !mayAccess(call.caller, snapshot.state)) throw notFound(orderId);
     return snapshot;
+  }
+
+  /** From where a call comes, as it is recorded. Nothing is sealed, and no key made, for one whose order it is not. */
+  async function originOf(orderId: string, call: Call): Promise<Origin> {
+    if (!isPersonal(call.caller)) return await recordedOrigin(call, orderId, keys);
+    const snapshot = await orders.read(orderId);
+    return snapshot && mayAccess(call.caller, snapshot.state) ? await recordedOrigin(call, orderId, keys) : create(OriginSchema);
   }
 
   /** Under whose key what the order says of its customer is sealed. The right to the order is checked when the command is decided. */

@@ -25,6 +25,7 @@ export const sealedContext = {
   note: (orderId: string) => `order-${orderId}/note`,
   proof: (orderId: string) => `order-${orderId}/proof`,
   driver: (orderId: string) => `order-${orderId}/driver`,
+  origin: (orderId: string) => `order-${orderId}/origin`,
 } as const;
 
 /** An order to show, with where its driver was last seen if that is known. */

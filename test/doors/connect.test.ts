@@ -25,6 +25,21 @@ describe("the Connect door", () => {
   const post = (path: string, body: string | Uint8Array<ArrayBuffer>, more: Record<string, string> = {}) =>
     fetch(`${doors.http.url}${path}`, { method: "POST", headers: { ...headers, "content-type": "application/json", ...more }, body });
 
+  it.each([
+    ["POST", "/ordertrail.v1.OrderTrackingService/UpdateStatus", Uint8Array.of(0x0d, 0xb6, 0xf9)],
+    ["GET", "/ordertrail.v1.OrderTrackingService/GetTracking?connect=v1&encoding=proto&base64=1&message=Dbb5", undefined],
+  ])("calls bytes that are no message the caller's mistake: %s %s", async (method, path, body) => {
+    const response = await fetch(`${doors.http.url}${path}`, {
+      method,
+      headers: { ...headers, ...(body && { "content-type": "application/proto" }) },
+      ...(body && { body }),
+    });
+    expect([response.status, await response.json()]).toMatchObject([
+      400,
+      { code: "invalid_argument", details: [{ debug: { reason: "MALFORMED_REQUEST" } }] },
+    ]);
+  });
+
   describe.each<[string, (baseUrl: string) => Transport]>([
     ["Connect, JSON", (baseUrl) => createConnectTransport({ baseUrl, httpVersion: "1.1" })],
     ["Connect, binary", (baseUrl) => createConnectTransport({ baseUrl, httpVersion: "1.1", useBinaryFormat: true })],

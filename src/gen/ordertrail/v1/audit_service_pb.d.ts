@@ -5,7 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import type { Actor } from "../events/v1/values_pb.js";
+import type { Actor, Door, OrderStatus, Role } from "../events/v1/values_pb.js";
 import type { OrderTracking } from "./order_tracking_pb.js";
 import type { HistoryEvent } from "./order_tracking_service_pb.js";
 
@@ -351,6 +351,440 @@ export declare type LogDifference = Message<"ordertrail.v1.LogDifference"> & {
 export declare const LogDifferenceSchema: GenMessage<LogDifference>;
 
 /**
+ * What to read of the log; what is left empty matches all.
+ *
+ * @generated from message ordertrail.v1.ReadLogRequest
+ */
+export declare type ReadLogRequest = Message<"ordertrail.v1.ReadLogRequest"> & {
+  /**
+   * Entries after this position only: to go on, the position of the last message.
+   *
+   * @generated from field: int64 after_position = 1;
+   */
+  afterPosition: bigint;
+
+  /**
+   * Entries up to this position only; 0 for all.
+   *
+   * @generated from field: int64 to_position = 2;
+   */
+  toPosition: bigint;
+
+  /**
+   * Entries recorded at this time or later.
+   *
+   * @generated from field: google.protobuf.Timestamp recorded_from = 3;
+   */
+  recordedFrom?: Timestamp | undefined;
+
+  /**
+   * Entries recorded before this time.
+   *
+   * @generated from field: google.protobuf.Timestamp recorded_before = 4;
+   */
+  recordedBefore?: Timestamp | undefined;
+
+  /**
+   * Entries with an event of one of these types, such as OrderCancelled.
+   *
+   * @generated from field: repeated string types = 5;
+   */
+  types: string[];
+
+  /**
+   * Entries of this stream, such as order-1234.
+   *
+   * @generated from field: string stream = 6;
+   */
+  stream: string;
+
+  /**
+   * Entries that somebody in this role brought about.
+   *
+   * @generated from field: ordertrail.events.v1.Role actor_role = 7;
+   */
+  actorRole: Role;
+
+  /**
+   * Entries that this subject brought about.
+   *
+   * @generated from field: string actor_subject = 8;
+   */
+  actorSubject: string;
+
+  /**
+   * Goes on with what is recorded from now on, instead of ending at the head of the log.
+   *
+   * @generated from field: bool follow = 9;
+   */
+  follow: boolean;
+};
+
+/**
+ * Describes the message ordertrail.v1.ReadLogRequest.
+ * Use `create(ReadLogRequestSchema)` to create a new message.
+ */
+export declare const ReadLogRequestSchema: GenMessage<ReadLogRequest>;
+
+/**
+ * Some entries, and how far the log has been looked through.
+ *
+ * @generated from message ordertrail.v1.ReadLogResponse
+ */
+export declare type ReadLogResponse = Message<"ordertrail.v1.ReadLogResponse"> & {
+  /**
+   * The entries, by position; none where nothing matched.
+   *
+   * @generated from field: repeated ordertrail.v1.RecordedEntry entries = 1;
+   */
+  entries: RecordedEntry[];
+
+  /**
+   * All that matches up to here has been given.
+   *
+   * @generated from field: int64 position = 2;
+   */
+  position: bigint;
+
+  /**
+   * Up to where it is read; when following, as far as the log is known to reach.
+   *
+   * @generated from field: int64 target = 3;
+   */
+  target: bigint;
+};
+
+/**
+ * Describes the message ordertrail.v1.ReadLogResponse.
+ * Use `create(ReadLogResponseSchema)` to create a new message.
+ */
+export declare const ReadLogResponseSchema: GenMessage<ReadLogResponse>;
+
+/**
+ * An entry as it stands in the log.
+ *
+ * @generated from message ordertrail.v1.RecordedEntry
+ */
+export declare type RecordedEntry = Message<"ordertrail.v1.RecordedEntry"> & {
+  /**
+   * Its position.
+   *
+   * @generated from field: int64 position = 1;
+   */
+  position: bigint;
+
+  /**
+   * The bytes that were recorded: a LogEntry. Personal data in it is sealed.
+   *
+   * @generated from field: bytes body = 2;
+   */
+  body: Uint8Array;
+};
+
+/**
+ * Describes the message ordertrail.v1.RecordedEntry.
+ * Use `create(RecordedEntrySchema)` to create a new message.
+ */
+export declare const RecordedEntrySchema: GenMessage<RecordedEntry>;
+
+/**
+ * Which order to replay, and up to when.
+ *
+ * @generated from message ordertrail.v1.ReplayOrderRequest
+ */
+export declare type ReplayOrderRequest = Message<"ordertrail.v1.ReplayOrderRequest"> & {
+  /**
+   * The order.
+   *
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * Up to which version or time; all there is, if absent.
+   *
+   * @generated from oneof ordertrail.v1.ReplayOrderRequest.as_of
+   */
+  asOf: {
+    /**
+     * Up to this version.
+     *
+     * @generated from field: uint32 version = 2;
+     */
+    value: number;
+    case: "version";
+  } | {
+    /**
+     * What had been recorded at this time.
+     *
+     * @generated from field: google.protobuf.Timestamp time = 3;
+     */
+    value: Timestamp;
+    case: "time";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message ordertrail.v1.ReplayOrderRequest.
+ * Use `create(ReplayOrderRequestSchema)` to create a new message.
+ */
+export declare const ReplayOrderRequestSchema: GenMessage<ReplayOrderRequest>;
+
+/**
+ * One event, and what it led to.
+ *
+ * @generated from message ordertrail.v1.ReplayOrderResponse
+ */
+export declare type ReplayOrderResponse = Message<"ordertrail.v1.ReplayOrderResponse"> & {
+  /**
+   * The entry that the event is part of.
+   *
+   * @generated from field: ordertrail.v1.RecordedEntry entry = 1;
+   */
+  entry?: RecordedEntry | undefined;
+
+  /**
+   * Which of the entry's events it is, from 0.
+   *
+   * @generated from field: uint32 event_index = 2;
+   */
+  eventIndex: number;
+
+  /**
+   * What happened, such as StoreAcknowledged.
+   *
+   * @generated from field: string type = 3;
+   */
+  type: string;
+
+  /**
+   * The order after the event. Its position and version are those of the entry; where the driver was is not in the log.
+   *
+   * @generated from field: ordertrail.v1.OrderTracking order = 4;
+   */
+  order?: OrderTracking | undefined;
+};
+
+/**
+ * Describes the message ordertrail.v1.ReplayOrderResponse.
+ * Use `create(ReplayOrderResponseSchema)` to create a new message.
+ */
+export declare const ReplayOrderResponseSchema: GenMessage<ReplayOrderResponse>;
+
+/**
+ * Which order to explain.
+ *
+ * @generated from message ordertrail.v1.ExplainOrderRequest
+ */
+export declare type ExplainOrderRequest = Message<"ordertrail.v1.ExplainOrderRequest"> & {
+  /**
+   * The order.
+   *
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * At most this many commands; 50 if 0, never more than 1000.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * Where to go on: the next_page_token of the answer before, for the same order.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.ExplainOrderRequest.
+ * Use `create(ExplainOrderRequestSchema)` to create a new message.
+ */
+export declare const ExplainOrderRequestSchema: GenMessage<ExplainOrderRequest>;
+
+/**
+ * A page of what was done to an order.
+ *
+ * @generated from message ordertrail.v1.ExplainOrderResponse
+ */
+export declare type ExplainOrderResponse = Message<"ordertrail.v1.ExplainOrderResponse"> & {
+  /**
+   * The commands, oldest first.
+   *
+   * @generated from field: repeated ordertrail.v1.ExplainedCommand commands = 1;
+   */
+  commands: ExplainedCommand[];
+
+  /**
+   * Where to go on; empty after the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.ExplainOrderResponse.
+ * Use `create(ExplainOrderResponseSchema)` to create a new message.
+ */
+export declare const ExplainOrderResponseSchema: GenMessage<ExplainOrderResponse>;
+
+/**
+ * A command that changed an order.
+ *
+ * @generated from message ordertrail.v1.ExplainedCommand
+ */
+export declare type ExplainedCommand = Message<"ordertrail.v1.ExplainedCommand"> & {
+  /**
+   * The position of its entry in the log.
+   *
+   * @generated from field: int64 position = 1;
+   */
+  position: bigint;
+
+  /**
+   * The order's version from it on.
+   *
+   * @generated from field: uint32 version = 2;
+   */
+  version: number;
+
+  /**
+   * When it was recorded.
+   *
+   * @generated from field: google.protobuf.Timestamp recorded_at = 3;
+   */
+  recordedAt?: Timestamp | undefined;
+
+  /**
+   * Who gave it.
+   *
+   * @generated from field: ordertrail.events.v1.Actor actor = 4;
+   */
+  actor?: Actor | undefined;
+
+  /**
+   * The way by which it came in.
+   *
+   * @generated from field: ordertrail.events.v1.Door door = 5;
+   */
+  door: Door;
+
+  /**
+   * The address that it came from; empty where that is not known or not for the caller to see.
+   *
+   * @generated from field: string address = 6;
+   */
+  address: string;
+
+  /**
+   * True where an address is recorded that the caller may not see, or whose key has been destroyed.
+   *
+   * @generated from field: bool address_withheld = 7;
+   */
+  addressWithheld: boolean;
+
+  /**
+   * To whom the certificate was made out with which it came, if with one.
+   *
+   * @generated from field: string certificate_name = 8;
+   */
+  certificateName: string;
+
+  /**
+   * The command, as the full name of the RPC.
+   *
+   * @generated from field: string method = 9;
+   */
+  method: string;
+
+  /**
+   * The giver's identifier of the command.
+   *
+   * @generated from field: string request_id = 10;
+   */
+  requestId: string;
+
+  /**
+   * Ties together everything that came of one original request.
+   *
+   * @generated from field: string correlation_id = 11;
+   */
+  correlationId: string;
+
+  /**
+   * The hexadecimal entry_id of the entry that led to it, if one did.
+   *
+   * @generated from field: string causation_id = 12;
+   */
+  causationId: string;
+
+  /**
+   * What came of it, in order.
+   *
+   * @generated from field: repeated ordertrail.v1.ExplainedEvent events = 13;
+   */
+  events: ExplainedEvent[];
+};
+
+/**
+ * Describes the message ordertrail.v1.ExplainedCommand.
+ * Use `create(ExplainedCommandSchema)` to create a new message.
+ */
+export declare const ExplainedCommandSchema: GenMessage<ExplainedCommand>;
+
+/**
+ * One thing that came of a command.
+ *
+ * @generated from message ordertrail.v1.ExplainedEvent
+ */
+export declare type ExplainedEvent = Message<"ordertrail.v1.ExplainedEvent"> & {
+  /**
+   * What happened, such as StoreAcknowledged.
+   *
+   * @generated from field: string type = 1;
+   */
+  type: string;
+
+  /**
+   * The status before.
+   *
+   * @generated from field: ordertrail.events.v1.OrderStatus previous_status = 2;
+   */
+  previousStatus: OrderStatus;
+
+  /**
+   * The status after.
+   *
+   * @generated from field: ordertrail.events.v1.OrderStatus status = 3;
+   */
+  status: OrderStatus;
+
+  /**
+   * True when nobody reported it, but a later report implies it.
+   *
+   * @generated from field: bool inferred = 4;
+   */
+  inferred: boolean;
+
+  /**
+   * A remark; shown to those with the right to see the recipient.
+   *
+   * @generated from field: string note = 5;
+   */
+  note: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.ExplainedEvent.
+ * Use `create(ExplainedEventSchema)` to create a new message.
+ */
+export declare const ExplainedEventSchema: GenMessage<ExplainedEvent>;
+
+/**
  * Whom to forget.
  *
  * @generated from message ordertrail.v1.EraseCustomerRequest
@@ -610,7 +1044,7 @@ export declare type CustomerOrder = Message<"ordertrail.v1.CustomerOrder"> & {
 export declare const CustomerOrderSchema: GenMessage<CustomerOrder>;
 
 /**
- * Proves the history, and looks after the people in it. The log is a transparency log: its tree is that of RFC 6962 over the
+ * Reads and proves the history, and looks after the people in it. The log is a transparency log: its tree is that of RFC 6962 over the
  * bodies of its entries, where the entry at position n is the leaf of index n - 1.
  *
  * @generated from service ordertrail.v1.AuditService
@@ -658,6 +1092,38 @@ export declare const AuditService: GenService<{
     methodKind: "server_streaming";
     input: typeof VerifyLogRequestSchema;
     output: typeof VerifyLogResponseSchema;
+  },
+  /**
+   * Reads the log, oldest first. Every message tells how far the log has been looked through, also where a filter matched
+   * nothing: after a break, ask for what is after that position, and nothing is missed or comes twice.
+   *
+   * @generated from rpc ordertrail.v1.AuditService.ReadLog
+   */
+  readLog: {
+    methodKind: "server_streaming";
+    input: typeof ReadLogRequestSchema;
+    output: typeof ReadLogResponseSchema;
+  },
+  /**
+   * Tells an order's life again: each event, and the order as it was after it. Fails with ORDER_NOT_FOUND when there was no
+   * such order at that time.
+   *
+   * @generated from rpc ordertrail.v1.AuditService.ReplayOrder
+   */
+  replayOrder: {
+    methodKind: "server_streaming";
+    input: typeof ReplayOrderRequestSchema;
+    output: typeof ReplayOrderResponseSchema;
+  },
+  /**
+   * Tells of each command on an order who gave it, when, from where and through which door, and what came of it.
+   *
+   * @generated from rpc ordertrail.v1.AuditService.ExplainOrder
+   */
+  explainOrder: {
+    methodKind: "unary";
+    input: typeof ExplainOrderRequestSchema;
+    output: typeof ExplainOrderResponseSchema;
   },
   /**
    * Forgets a customer: destroys the keys of their personal data, removes what is held of them in the clear, and records

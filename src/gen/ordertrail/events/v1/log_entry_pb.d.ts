@@ -97,6 +97,13 @@ export declare type LogEntry = Message<"ordertrail.events.v1.LogEntry"> & {
    * @generated from field: repeated ordertrail.events.v1.Event events = 11;
    */
   events: Event[];
+
+  /**
+   * From where the command came; absent where Ordertrail decided it itself, and in entries of before this was recorded.
+   *
+   * @generated from field: ordertrail.events.v1.Origin origin = 12;
+   */
+  origin?: Origin | undefined;
 };
 
 /**
@@ -104,6 +111,41 @@ export declare type LogEntry = Message<"ordertrail.events.v1.LogEntry"> & {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export declare const LogEntrySchema: GenMessage<LogEntry>;
+
+/**
+ * From where a command came.
+ *
+ * @generated from message ordertrail.events.v1.Origin
+ */
+export declare type Origin = Message<"ordertrail.events.v1.Origin"> & {
+  /**
+   * The address at the other end of the connection, IPv4 or IPv6: that of a proxy, if one is between. Not set for customers
+   * and drivers, whose address is personal.
+   *
+   * @generated from field: string address = 1;
+   */
+  address: string;
+
+  /**
+   * The same address as text, sealed under the key of the customer or driver who called.
+   *
+   * @generated from field: ordertrail.events.v1.Sealed sealed_address = 2;
+   */
+  sealedAddress?: Sealed | undefined;
+
+  /**
+   * To whom the caller's certificate is made out, if the connection had one that verified.
+   *
+   * @generated from field: string certificate_name = 3;
+   */
+  certificateName: string;
+};
+
+/**
+ * Describes the message ordertrail.events.v1.Origin.
+ * Use `create(OriginSchema)` to create a new message.
+ */
+export declare const OriginSchema: GenMessage<Origin>;
 
 /**
  * One thing that happened.
