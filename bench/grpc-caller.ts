@@ -16,12 +16,13 @@ export type GrpcCaller = {
   close(): void;
 };
 
-/** A caller that shows the token, if there is one, with each call. */
-export function createGrpcCaller(address: string, token?: string): GrpcCaller {
+/** A caller that shows the token, if there is one, with each call; of several, one after the other. */
+export function createGrpcCaller(address: string, token?: string | readonly string[]): GrpcCaller {
   const client = new Client(address, credentials.createInsecure());
-  const metadata = new Metadata();
-  if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+  const tokens = typeof token === "string" ? [token] : (token ?? []);
+  const metadata = tokens.length === 0 ? [new Metadata()] : tokens.map(authorizationOf);
   const asTheyAre = (bytes: Buffer) => bytes;
+  let begun = 0;
   let calls = 0;
   let requestBytes = 0;
   let responseBytes = 0;
@@ -33,7 +34,7 @@ export function createGrpcCaller(address: string, token?: string): GrpcCaller {
           asTheyAre,
           asTheyAre,
           Buffer.from(request.buffer, request.byteOffset, request.length),
-          metadata,
+          metadata[begun++ % metadata.length] as Metadata,
           (error, response) => {
             if (error || !response) return reject(error ?? new Error(`${path} was answered with nothing`));
             calls++;
@@ -47,4 +48,10 @@ export function createGrpcCaller(address: string, token?: string): GrpcCaller {
     meanSizes: () => ({ requestBytes: Math.round(requestBytes / calls), responseBytes: Math.round(responseBytes / calls) }),
     close: () => client.close(),
   };
+}
+
+function authorizationOf(token: string): Metadata {
+  const metadata = new Metadata();
+  metadata.set("authorization", `Bearer ${token}`);
+  return metadata;
 }

@@ -3,8 +3,11 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { startMongod } from "../src/embedded/mongod.ts";
+import { access } from "./access.ts";
 import { append } from "./append.ts";
 import { appendAtSize } from "./append-at-size.ts";
+import { auditTree } from "./audit-tree.ts";
+import { auditVerify } from "./audit-verify.ts";
 import { emmett } from "./emmett.ts";
 import type { Bench, Measure, Row } from "./measure.ts";
 import { type PreparedLog, prepareLog } from "./prepared-log.ts";
@@ -15,7 +18,7 @@ import { formatPage, formatTable, readCircumstances } from "./results.ts";
 import { rpc } from "./rpc.ts";
 
 /** All that is measured, in the order of the table. */
-const MEASURES: readonly Measure[] = [append, emmett, processes, rpc, readLog, rebuild, appendAtSize];
+const MEASURES: readonly Measure[] = [append, emmett, processes, rpc, access, readLog, rebuild, appendAtSize, auditTree, auditVerify];
 
 // Many short turns rather than few long ones: what else the machine does then meets all contenders alike.
 const FULL = { rounds: 9, longRounds: 3, load: { warmUpMs: 500, measureMs: 2000 }, bigLogEntries: 1_000_000 };

@@ -1,9 +1,18 @@
+import { join } from "node:path";
 import type { MongoClient } from "mongodb";
 import type { Logger } from "pino";
-import { fileKeys, remoteKeys } from "./access/key-source.ts";
+import { createClients } from "./access/clients.ts";
+import { createDenials } from "./access/denials.ts";
+import { createIssuerKeyMemory } from "./access/issuer-key-memory.ts";
+import { otherIssuer, ownIssuer } from "./access/issuers.ts";
+import { eitherKeys, fileKeys, remoteKeys } from "./access/key-source.ts";
 import { createDevelopmentKeys, developmentKeyFile } from "./access/keys.ts";
 import { assertComplete } from "./access/permissions.ts";
+import { createRevocations } from "./access/revocations.ts";
+import { createSessions } from "./access/sessions.ts";
+import { createSigningKeys, KEYS_MAX_AGE_SECONDS } from "./access/signing-keys.ts";
 import { createTokenVerifier } from "./access/tokens.ts";
+import { createTrackingLinks } from "./access/tracking-links.ts";
 import { createAnnouncer } from "./audit/announcer.ts";
 import { createAuditKeySource } from "./audit/audit-keys.ts";
 import { createAuditLog } from "./audit/audit-log.ts";
@@ -11,9 +20,10 @@ import { createCheckpointSigner } from "./audit/checkpoint-signer.ts";
 import { createCheckpointStore } from "./audit/checkpoint-store.ts";
 import { createKeyRegister } from "./audit/key-register.ts";
 import { createTileStore } from "./audit/tile-store.ts";
-import { createTreeKeeper } from "./audit/tree-keeper.ts";
+import { AUDIT_TREE, createTreeKeeper } from "./audit/tree-keeper.ts";
 import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
+import { evolvePerson, personStream } from "./domain/person.ts";
 import { Unavailable } from "./domain/refusal.ts";
 import { createDispatcher } from "./doors/dispatch.ts";
 import { DOOR_LIMITS } from "./doors/door-limits.ts";
@@ -21,7 +31,9 @@ import { createDoorTls } from "./doors/door-tls.ts";
 import { startGrpcServer } from "./doors/grpc-server.ts";
 import { startHttpServer } from "./doors/http-server.ts";
 import { createReadiness } from "./doors/readiness.ts";
+import { Door, Role } from "./gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "./gen/ordertrail/v1/audit_service_pb.js";
+import { AuthService } from "./gen/ordertrail/v1/auth_service_pb.js";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createAppender } from "./log/appender.ts";
@@ -30,15 +42,23 @@ import { createLogClient } from "./log/log-client.ts";
 import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
 import { createUnchangedCommands } from "./log/unchanged-commands.ts";
-import { createDevelopmentMasterKeys } from "./privacy/master-key.ts";
+import { configuredKeyWrapper } from "./privacy/configured-key-wrapper.ts";
+import { openErasureFile } from "./privacy/erasure-file.ts";
+import { createErasures, ensureErasureIndexes, within } from "./privacy/erasures.ts";
+import { type RotationProgress, rotateKeys } from "./privacy/key-rotation.ts";
 import { createPersonalKeys } from "./privacy/personal-keys.ts";
+import { createPersonalPlaces } from "./privacy/personal-places.ts";
+import { createRepeater } from "./privacy/repeater.ts";
+import { destroyExpiredKeys, type RetentionOptions } from "./privacy/retention.ts";
 import { createDriverLocations } from "./projections/driver-locations.ts";
 import { createOrderTrackingProjection, createOrderTrackings, ORDER_TRACKING } from "./projections/order-tracking.ts";
 import { createProjector } from "./projections/projector.ts";
 import { createAuditService } from "./services/audit-service.ts";
+import { createAuthService } from "./services/auth-service.ts";
 import { served } from "./services/call.ts";
 import { createOperationsService } from "./services/operations-service.ts";
 import { createOrderTrackingService } from "./services/order-tracking-service.ts";
+import { createErasureRecorder } from "./services/record-erasure.ts";
 
 /** Ordertrail, running. */
 export type App = {
@@ -54,6 +74,11 @@ const PATIENCE_MS = 8000;
 const LEASE_MS = 5000;
 const CACHED_ORDERS = 20_000;
 const CACHED_TOKENS = 10_000;
+const CACHED_PEOPLE = 100;
+/** For about how long a key that another process has destroyed may still open things here. */
+const LEARN_MS = 1000;
+const FINISH_MS = 10_000;
+const RETENTION_MS = 3_600_000;
 
 /** Builds everything, top to bottom, and starts the roles that the configuration names. Throws when the database cannot be reached. */
 export async function createApp(config: AppConfig, logger: Logger): Promise<App> {
@@ -77,12 +102,52 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const unchanged = createUnchangedCommands(db, now);
   const orders = createTransactor({ streamOf: orderStream, evolve }, appender, reader, unchanged, { cachedStreams: CACHED_ORDERS, now });
 
-  const keys = createPersonalKeys(db, config.masterKeys ?? (await createDevelopmentMasterKeys(config.dataDir)), now);
+  const people = createTransactor({ streamOf: personStream, evolve: evolvePerson }, appender, reader, unchanged, {
+    cachedStreams: CACHED_PEOPLE,
+    now,
+  });
+
+  const wrapper = await configuredKeyWrapper(config, now);
+  const keys = createPersonalKeys(db, wrapper, now);
   const locations = createDriverLocations(db, ORDER_TRACKING);
   await locations.ensureIndexes();
-  const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS }, [createOrderTrackingProjection(db, reader, locations)]);
-
+  const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS, others: [AUDIT_TREE] }, [
+    createOrderTrackingProjection(db, reader, locations),
+  ]);
   parts.defer(() => projector.stop());
+
+  const revocations = createRevocations(db, now, logger);
+  parts.defer(() => revocations.stop());
+  await revocations.start();
+  const sessions = createSessions(db, revocations, now);
+  await sessions.ensureIndexes();
+  const links = createTrackingLinks(db, revocations, now);
+  await links.ensureIndexes();
+  const signing = createSigningKeys({
+    db,
+    wrapping: wrapper,
+    clock: now,
+    logger,
+    isRevoked: (kid) => revocations.isRevoked([`key:${kid}`]),
+  });
+  // What the keys in a file sign is for development: whoever has the folder would be anybody.
+  const development = config.production ? undefined : await createDevelopmentKeys(config.dataDir);
+  const issuerKeys = createIssuerKeyMemory(db, now);
+  const tokens = createTokenVerifier({
+    issuers: [
+      ownIssuer({
+        issuer: config.jwtIssuer,
+        audience: config.jwtAudience,
+        keys: development ? eitherKeys(fileKeys(developmentKeyFile(config.dataDir)), signing.source) : signing.source,
+      }),
+      ...config.tokenIssuers.map((settings) => otherIssuer(settings, remoteKeys(settings.jwksUrl, now, logger, issuerKeys))),
+    ],
+    revocations,
+    clockSkewSeconds: config.jwtClockSkewSeconds,
+    clock: now,
+    cacheSize: CACHED_TOKENS,
+  });
+  const denials = createDenials({ perMinute: config.denialsPerMinute, logger, clock: now });
 
   const tiles = createTileStore(db);
   const checkpoints = createCheckpointStore(db);
@@ -96,27 +161,65 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const keeper = createTreeKeeper({ db, tiles, checkpoints, signer, onSigned: announcer.announce, logger, leaseMs: LEASE_MS });
   parts.defer(() => keeper.stop());
 
+  const caughtUp = () => within(PATIENCE_MS, async (signal) => projector.waitFor(ORDER_TRACKING, await reader.head(), signal));
+  await ensureErasureIndexes(db);
+  const erasures = createErasures({
+    db,
+    keys,
+    file: await openErasureFile(config.erasuresFile ?? join(config.dataDir, "erasures.ndjson")),
+    places: createPersonalPlaces(db),
+    caughtUp,
+    head: reader.head,
+    record: createErasureRecorder(people, reader),
+    self: { requestedBy: { role: Role.SYSTEM, subject: "ordertrail" }, door: Door.INTERNAL, requestId: "", correlationId: "" },
+    logger,
+  });
+  // Before anybody is answered: a restored backup may have brought somebody back.
+  await erasures.applyAgain();
+
+  async function* rotateAll(signal: AbortSignal): AsyncGenerator<RotationProgress, void, undefined> {
+    await wrapper.newest();
+    await signing.rewrap();
+    yield* rotateKeys(db, wrapper, signal);
+  }
+
+  const trackings = createOrderTrackings(db);
+  const tracking = createOrderTrackingService({ orders, reader, trackings, locations, projector, keys, now });
   const services = [
+    served(OrderTrackingService, tracking),
     served(
-      OrderTrackingService,
-      createOrderTrackingService({ orders, reader, trackings: createOrderTrackings(db), locations, projector, keys, now }),
+      AuditService,
+      createAuditService({
+        ...{ db, reader, audit, tiles, checkpoints, register },
+        ...{ erasures, trackings, tracking, projector, keys, now },
+      }),
     ),
-    served(OperationsService, createOperationsService({ projector, reader })),
-    served(AuditService, createAuditService({ db, reader, audit, tiles, checkpoints, register, keys })),
+    served(OperationsService, createOperationsService({ projector, reader, denials, rotateKeys: rotateAll })),
+    served(
+      AuthService,
+      createAuthService({
+        clients: createClients(db, now),
+        sessions,
+        links,
+        revocations,
+        signing,
+        tokens,
+        orders,
+        issuer: config.jwtIssuer,
+        audience: config.jwtAudience,
+        accessTokenSeconds: config.accessTokenSeconds,
+        refreshTokenSeconds: config.refreshTokenSeconds,
+        trackingLinkPage: config.trackingLinkPage,
+        now,
+      }),
+    ),
   ];
   assertComplete(services.map(({ desc }) => desc));
 
-  const tokens = createTokenVerifier({
-    keys: config.jwksUrl ? remoteKeys(config.jwksUrl, now, logger) : fileKeys(developmentKeyFile(config.dataDir)),
-    issuer: config.jwtIssuer,
-    audience: config.jwtAudience,
-    clockSkewSeconds: config.jwtClockSkewSeconds,
-    clock: now,
-    cacheSize: CACHED_TOKENS,
-  });
   const dispatcher = createDispatcher({
     services: config.roles.has("api") ? services : [],
     verifyToken: tokens.verify,
+    denials,
     logger,
     clock: now,
     defaultDeadlineMs: config.defaultDeadlineMs,
@@ -124,7 +227,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     stopping: stopping.signal,
   });
   const readiness = createReadiness({ mongodb: () => db.command({ ping: 1 }) }, logger);
-  const jwks = config.jwksUrl ? undefined : (await createDevelopmentKeys(config.dataDir)).jwks;
+  const jwks = async () => ({ keys: [...(await signing.jwks()).keys, ...(development?.jwks.keys ?? [])] });
 
   // A process that answers no calls still tells how it is.
   const { maxRequestBytes, drainTimeoutMs, corsOrigins, maxConnections, maxConnectionsPerAddress } = config;
@@ -148,14 +251,34 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     port: config.httpPort,
     tls: httpTls,
     corsOrigins,
-    ...(config.roles.has("api") && { audit: { log: audit, isPublic: config.auditPublic, verifyToken: tokens.verify } }),
-    ...(jwks && { jwks: () => jwks }),
+    ...(config.roles.has("api") && { audit: { log: audit, isPublic: config.auditPublic, authorize: dispatcher.authorize } }),
+    jwks,
+    jwksMaxAgeSeconds: KEYS_MAX_AGE_SECONDS,
   });
   parts.defer(() => http.stop());
 
   if (config.roles.has("projector")) {
     projector.start();
     keeper.start();
+  }
+  const { retentionDays: days } = config;
+  const repeaters = [
+    createRepeater("learning of erasures", () => erasures.learn(), LEARN_MS, logger),
+    createRepeater("finishing erasures", async (signal) => void (await erasures.finish(signal)), FINISH_MS, logger),
+    ...(days !== undefined && config.roles.has("projector")
+      ? [
+          createRepeater(
+            "retention",
+            (signal) => retain({ db, days, clock: now, caughtUp, forget: keys.forget }, signal, logger),
+            RETENTION_MS,
+            logger,
+          ),
+        ]
+      : []),
+  ];
+  for (const repeater of repeaters) {
+    repeater.start();
+    parts.defer(() => repeater.stop());
   }
   const running = parts.move();
   const stop = () => {
@@ -171,6 +294,12 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
 
 function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || host.startsWith("127.");
+}
+
+async function retain(options: RetentionOptions, signal: AbortSignal, logger: Logger): Promise<void> {
+  const destroyed = await destroyExpiredKeys(options, signal);
+  if (destroyed > 0)
+    logger.info({ keys: destroyed, retention_days: options.days }, "personal data of orders that ended long ago was destroyed");
 }
 
 async function connect({ mongodbUrl, mongodbTls }: AppConfig): Promise<MongoClient> {

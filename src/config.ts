@@ -1,8 +1,9 @@
 import { accessSync, constants, readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { parseIssuers } from "./access/issuers.ts";
 import { parseAuditSeeds } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
-import { type MasterKeys, parseMasterKeys } from "./privacy/master-key.ts";
+import { parseMasterKeys } from "./privacy/master-key.ts";
 import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
 /** What a process may do; every one may run any number of times. */
@@ -168,33 +169,63 @@ const SETTINGS = {
     example: "https://orders.example.com",
     parse: (text): readonly string[] => list(text).map(origin),
   }),
-  jwksUrl: optional({
-    name: "JWKS_URL",
-    description: "Where the issuer of tokens publishes its keys. Not set: a key pair of this instance's own, in DATA_DIR.",
-    example: "https://login.example.com/.well-known/jwks.json",
-    requiredInProduction: ["JWKS_URL"],
-    parse: (text) => new URL(urlText(text, ["https:", "http:"])),
-  }),
   jwtIssuer: defaulted({
     name: "JWT_ISSUER",
-    description: "What a token's `iss` must be.",
+    description: "What the tokens that Ordertrail issues have as `iss`.",
     default: "ordertrail",
-    example: "https://login.example.com/",
+    example: "https://orders.example.com/",
     parse: (text) => text,
   }),
   jwtAudience: defaulted({
     name: "JWT_AUDIENCE",
-    description: "What a token's `aud` must be or contain.",
+    description: "What the tokens that Ordertrail issues have as `aud`.",
     default: "ordertrail",
     example: "ordertrail",
     parse: (text) => text,
   }),
   jwtClockSkewSeconds: defaulted({
     name: "JWT_CLOCK_SKEW_SECONDS",
-    description: "By how much the issuer's clock may differ from this one, in seconds.",
+    description: "By how much an issuer's clock may differ from this one, in seconds.",
     default: "30",
     example: "30",
     parse: wholeNumber(0, 300),
+  }),
+  tokenIssuers: defaulted({
+    name: "TOKEN_ISSUERS",
+    description:
+      "Others whose tokens are accepted: a JSON array of objects with issuer, jwks_url, audience, roles, role_claim, subject_claim and store_claim, as docs/access.md tells.",
+    default: "[]",
+    example:
+      '[{"issuer":"https://login.example.com/","jwks_url":"https://login.example.com/jwks.json","audience":"ordertrail","roles":["customer"]}]',
+    parse: parseIssuers,
+  }),
+  accessTokenSeconds: defaulted({
+    name: "ACCESS_TOKEN_SECONDS",
+    description: "How long the access tokens of AuthService are valid, in seconds.",
+    default: "900",
+    example: "900",
+    parse: wholeNumber(60, 3600),
+  }),
+  refreshTokenSeconds: defaulted({
+    name: "REFRESH_TOKEN_SECONDS",
+    description: "How long a client may go on with refresh tokens before it must show its secret again, in seconds.",
+    default: "86400",
+    example: "86400",
+    parse: wholeNumber(60, 2_592_000),
+  }),
+  trackingLinkPage: optional({
+    name: "TRACKING_LINK_PAGE",
+    description:
+      "The web page that shows an order to the holder of a tracking link; the token is put in its fragment. Not set: links have no address.",
+    example: "https://shop.example.com/track",
+    parse: (text) => new URL(urlText(text, ["https:", "http:"])),
+  }),
+  denialsPerMinute: defaulted({
+    name: "DENIALS_PER_MINUTE",
+    description: "How many denied calls a minute one caller or address is told the reason of; further ones are RATE_LIMITED.",
+    default: "60",
+    example: "60",
+    parse: wholeNumber(1, 1_000_000),
   }),
   masterKeys: optional({
     name: "MASTER_KEYS",
@@ -207,9 +238,24 @@ const SETTINGS = {
   }),
   masterKeysFile: optional({
     name: "MASTER_KEYS_FILE",
-    description: "A file that holds the master keys, instead of MASTER_KEYS.",
+    description: "A file that holds the master keys, instead of MASTER_KEYS. It is read again every minute.",
     example: "/run/secrets/master_keys",
-    parse: (path) => parseMasterKeys(readFileSync(path, "utf8")),
+    parse: (path) => {
+      parseMasterKeys(readFileSync(path, "utf8"));
+      return resolve(path);
+    },
+  }),
+  erasuresFile: optional({
+    name: "ERASURES_FILE",
+    description: "Where it is kept, apart from the database, who has been erased. Not set: erasures.ndjson in DATA_DIR.",
+    example: "/var/lib/ordertrail/erasures.ndjson",
+    parse: (text) => resolve(text),
+  }),
+  retentionDays: optional({
+    name: "RETENTION_DAYS",
+    description: "For how many days after an order has ended its personal data is kept. Not set: until the person is erased.",
+    example: "90",
+    parse: wholeNumber(1, 36_500),
   }),
   auditOrigin: defaulted({
     name: "AUDIT_ORIGIN",
@@ -363,8 +409,7 @@ type Values = {
 };
 
 /** What the environment says, checked and typed. Nothing else reads the environment. */
-export type Config = Omit<Values, "masterKeysFile"> & {
-  readonly masterKeys: MasterKeys | undefined;
+export type Config = Values & {
   /** Undefined where the port speaks without TLS. */
   readonly grpcTls: ServerTlsFiles | undefined;
   readonly httpTls: ServerTlsFiles | undefined;
@@ -402,12 +447,11 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
       return [key, undefined];
     }
   });
-  const { masterKeysFile, ...values } = Object.fromEntries(entries) as Values;
+  const values = Object.fromEntries(entries) as Values;
   problems.push(...notForProduction(environment, values), ...contradictions(environment, values));
   if (problems.length > 0) throw new ConfigError(problems);
   return {
     ...values,
-    masterKeys: values.masterKeys ?? masterKeysFile,
     grpcTls: tlsFiles(values.grpcTlsCertFile, values.grpcTlsKeyFile, values.grpcTlsClientCaFile, values.grpcTlsClientCert),
     httpTls: tlsFiles(values.httpTlsCertFile, values.httpTlsKeyFile, values.httpTlsClientCaFile, values.httpTlsClientCert),
     mongodbTls: { caFile: values.mongodbTlsCaFile, certFile: values.mongodbTlsCertFile, keyFile: values.mongodbTlsKeyFile },
@@ -435,7 +479,7 @@ function textOf(environment: NodeJS.ProcessEnv, name: string): string | undefine
 }
 
 /** What development makes up when nothing is set, or lets be set, and production must not. */
-function notForProduction(environment: NodeJS.ProcessEnv, { production, corsOrigins, jwksUrl }: Partial<Values>): string[] {
+function notForProduction(environment: NodeJS.ProcessEnv, { production, corsOrigins }: Partial<Values>): string[] {
   if (!production) return [];
   const problems = VARIABLES.flatMap(({ requiredInProduction: names, example }) =>
     names && !names.some((name) => textOf(environment, name) !== undefined)
@@ -443,7 +487,6 @@ function notForProduction(environment: NodeJS.ProcessEnv, { production, corsOrig
       : [],
   );
   if (corsOrigins?.includes("*")) problems.push("CORS_ORIGINS must not be * in production: list the origins of your own pages");
-  if (jwksUrl && isOpenToOthers(jwksUrl)) problems.push("JWKS_URL must be https in production, unless the issuer is on this machine");
   return problems;
 }
 
@@ -468,7 +511,13 @@ function contradictions(environment: NodeJS.ProcessEnv, values: Partial<Values>)
   );
   if (isSet("MASTER_KEYS") && isSet("MASTER_KEYS_FILE")) problems.push("MASTER_KEYS and MASTER_KEYS_FILE are both set: set one");
   if (isSet("AUDIT_KEYS") && isSet("AUDIT_KEYS_FILE")) problems.push("AUDIT_KEYS and AUDIT_KEYS_FILE are both set: set one");
-  const { defaultDeadlineMs, maxDeadlineMs } = values;
+  const { defaultDeadlineMs, maxDeadlineMs, tokenIssuers = [], jwtIssuer, production } = values;
+  for (const { issuer, jwksUrl } of tokenIssuers) {
+    if (issuer === jwtIssuer)
+      problems.push(`TOKEN_ISSUERS must not name ${issuer}, which is JWT_ISSUER: these are Ordertrail's own tokens`);
+    if (production && isOpenToOthers(jwksUrl))
+      problems.push(`TOKEN_ISSUERS must have a jwks_url with https:// for ${issuer} in production, unless it is on this machine`);
+  }
   if (defaultDeadlineMs !== undefined && maxDeadlineMs !== undefined && defaultDeadlineMs > maxDeadlineMs) {
     problems.push("DEFAULT_DEADLINE_MS must not be more than MAX_DEADLINE_MS");
   }

@@ -1,13 +1,17 @@
 import { enableCompileCache } from "node:module";
 import { Command, CommanderError } from "commander";
 import { registerAudit } from "./cli/audit.ts";
+import { registerClients } from "./cli/clients.ts";
 import { registerDemo } from "./cli/demo.ts";
 import { EXIT, EXIT_CODES_HELP } from "./cli/exit-codes.ts";
+import { registerKeys } from "./cli/keys.ts";
 import { registerLog } from "./cli/log.ts";
+import { registerPrivacy } from "./cli/privacy.ts";
 import { registerProjections } from "./cli/projections.ts";
 import { registerStart } from "./cli/start.ts";
 import { registerStatus } from "./cli/status.ts";
 import { registerToken } from "./cli/token.ts";
+import { registerTokenKeys } from "./cli/token-keys.ts";
 import { ConfigError } from "./config.ts";
 
 // A start spends a third less time on loading code that an earlier one has compiled.
@@ -18,7 +22,19 @@ const program = new Command("ordertrail")
   .helpCommand(false)
   .exitOverride();
 
-for (const register of [registerStart, registerStatus, registerToken, registerDemo, registerProjections, registerLog, registerAudit])
+for (const register of [
+  registerStart,
+  registerStatus,
+  registerToken,
+  registerClients,
+  registerTokenKeys,
+  registerDemo,
+  registerProjections,
+  registerPrivacy,
+  registerKeys,
+  registerLog,
+  registerAudit,
+])
   register(program);
 program.addHelpText("afterAll", EXIT_CODES_HELP);
 

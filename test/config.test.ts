@@ -12,7 +12,6 @@ const PRODUCTION = {
   NODE_ENV: "production",
   MONGODB_URL: "mongodb://one,two/?replicaSet=rs0",
   NATS_URL: "nats://one",
-  JWKS_URL: "https://login.example.com/keys",
   MASTER_KEYS: KEY,
   AUDIT_ORIGIN: "orders.example.com/audit",
   AUDIT_KEYS: KEY,
@@ -22,8 +21,11 @@ const PRODUCTION = {
 const CONVENIENCES: readonly (readonly [string, NodeJS.ProcessEnv, RegExp])[] = [
   ["a mongod of its own", { MONGODB_URL: "" }, /^MONGODB_URL must be set in production; for example mongodb:/],
   ["a nats-server of its own", { NATS_URL: "" }, /^NATS_URL must be set in production; for example nats:/],
-  ["a key pair of its own for tokens", { JWKS_URL: "" }, /^JWKS_URL must be set in production; for example https:/],
-  ["an issuer reached in the clear", { JWKS_URL: "http://login.example.com/keys" }, /^JWKS_URL must be https in production/],
+  [
+    "an issuer reached in the clear",
+    { TOKEN_ISSUERS: '[{"issuer":"a","jwks_url":"http://b/keys","audience":"c","roles":["customer"]}]' },
+    /^TOKEN_ISSUERS must have a jwks_url with https:\/\/ for a in production, unless it is on this machine/,
+  ],
   ["a master key of its own", { MASTER_KEYS: "" }, /^MASTER_KEYS or MASTER_KEYS_FILE must be set in production; for example/],
   ["an origin of its own for checkpoints", { AUDIT_ORIGIN: "" }, /^AUDIT_ORIGIN must be set in production; for example/],
   ["a key of its own for checkpoints", { AUDIT_KEYS: "" }, /^AUDIT_KEYS or AUDIT_KEYS_FILE must be set in production; for example/],
@@ -57,8 +59,15 @@ describe("loadConfig", () => {
       httpPort: 0,
     });
     expect([...config.roles]).toEqual(["projector"]);
-    expect(config.jwksUrl?.href).toBe(PRODUCTION.JWKS_URL);
     expect(config.masterKeys?.byId.size).toBe(1);
+    expect([config.erasuresFile, config.retentionDays]).toEqual([undefined, undefined]);
+    expect(loadConfig({ RETENTION_DAYS: "90", ERASURES_FILE: "/kept/erasures" })).toMatchObject({
+      retentionDays: 90,
+      erasuresFile: "/kept/erasures",
+    });
+    expect(problemsOf({ RETENTION_DAYS: "0" })).toEqual([
+      expect.stringMatching(/^RETENTION_DAYS is "0", but must be a whole number from 1/),
+    ]);
   });
 
   it("names all that is wrong at once, and how it would be right", () => {
@@ -76,7 +85,8 @@ describe("loadConfig", () => {
   it("takes in production what is set for it", () => {
     expect(loadConfig(PRODUCTION).production).toBe(true);
     expect(loadConfig({ ...PRODUCTION, MASTER_KEYS: "", MASTER_KEYS_FILE: keyFile() }).masterKeys?.byId.size).toBe(1);
-    expect(loadConfig({ ...PRODUCTION, JWKS_URL: "http://127.0.0.1:9000/keys" }).jwksUrl?.hostname).toBe("127.0.0.1");
+    const onThisMachine = '[{"issuer":"a","jwks_url":"http://127.0.0.1:9000/keys","audience":"c","roles":["customer"]}]';
+    expect(loadConfig({ ...PRODUCTION, TOKEN_ISSUERS: onThisMachine }).tokenIssuers[0]?.jwksUrl.hostname).toBe("127.0.0.1");
   });
 
   it.each(CONVENIENCES)("refuses in production, and allows otherwise: %s", (_convenience, environment, problem) => {
@@ -85,16 +95,13 @@ describe("loadConfig", () => {
   });
 
   it("refuses in production all of them at once", () => {
-    const environment = Object.assign(
-      {},
-      ...CONVENIENCES.filter(([, set]) => !("JWKS_URL" in set && set["JWKS_URL"])).map(([, set]) => set),
-    );
-    expect(problemsOf({ ...PRODUCTION, ...environment })).toHaveLength(CONVENIENCES.length - 1);
+    const environment = Object.assign({}, ...CONVENIENCES.map(([, set]) => set));
+    expect(problemsOf({ ...PRODUCTION, ...environment })).toHaveLength(CONVENIENCES.length);
   });
 
   it("leaves out no variable without which something is made up", () => {
     const madeUp = VARIABLES.filter(({ description }) => /Not set: .*(of its own|of this instance's own|one made)/.test(description));
-    expect(madeUp.map(({ name }) => name)).toEqual(["MONGODB_URL", "NATS_URL", "JWKS_URL", "MASTER_KEYS", "AUDIT_KEYS"]);
+    expect(madeUp.map(({ name }) => name)).toEqual(["MONGODB_URL", "NATS_URL", "MASTER_KEYS", "AUDIT_KEYS"]);
     for (const { requiredInProduction, name } of madeUp) expect(requiredInProduction).toContain(name);
   });
 
@@ -108,6 +115,27 @@ describe("loadConfig", () => {
   it("refuses values that contradict each other", () => {
     expect(problemsOf({ MASTER_KEYS: KEY, MASTER_KEYS_FILE: "/nowhere" }).join()).toContain("both set");
     expect(problemsOf({ DEFAULT_DEADLINE_MS: "2000", MAX_DEADLINE_MS: "1000" }).join()).toContain("must not be more than");
+  });
+
+  it.each([
+    ["not json", "must be JSON"],
+    ["{}", "must be a JSON array"],
+    ["[1]", "an object for each issuer"],
+    ['[{"issuer":"a"}]', "must say the jwks_url"],
+    ['[{"issuer":"a","jwks_url":"ftp://b","audience":"c","roles":["customer"]}]', "begins with https://"],
+    ['[{"issuer":"a","jwks_url":"https://b","audience":"c"}]', "must say in roles which of service, customer"],
+    ['[{"issuer":"a","jwks_url":"https://b","audience":"c","roles":["admin"]}]', "must say in roles"],
+    ['[{"issuer":"a","jwks_url":"https://b","audience":"c","roles":["link"]}]', "must say in roles"],
+    ['[{"issuer":"a","jwks_url":"https://b","audience":"c","roles":["customer"],"secret":"d"}]', "must not have the member secret"],
+    ['[{"issuer":"ordertrail","jwks_url":"https://b","audience":"c","roles":["customer"]}]', "which is JWT_ISSUER"],
+  ])("refuses %j as TOKEN_ISSUERS", (text, message) => {
+    expect(problemsOf({ TOKEN_ISSUERS: text }).join()).toContain(message);
+  });
+
+  it("demands https of other issuers in production", () => {
+    const issuers = '[{"issuer":"a","jwks_url":"http://b/keys","audience":"c","roles":["customer"]}]';
+    expect(problemsOf({ ...PRODUCTION, TOKEN_ISSUERS: issuers }).join()).toContain("https:// for a in production");
+    expect(loadConfig({ TOKEN_ISSUERS: issuers }).tokenIssuers).toHaveLength(1);
   });
 
   it("has an example for every variable that it accepts itself", () => {

@@ -43,7 +43,7 @@ function fetchProtovalidate(): void {
   try {
     const requirements = join(scratch, "requirements.txt");
     writeFileSync(requirements, PROTOVALIDATE.requirement);
-    const pip = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-binary=:all:"];
+    const pip = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-binary=protovalidate"];
     run("python3", ...pip, "--require-hashes", "--requirement", requirements, "--dest", scratch);
     const member = `${PROTOVALIDATE.name}/proto/${PROTOVALIDATE.proto}`;
     run("tar", "-xzf", join(scratch, `${PROTOVALIDATE.name}.tar.gz`), "-C", scratch, member);

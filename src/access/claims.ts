@@ -3,7 +3,7 @@ import type { Caller } from "../domain/caller.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { DeliveryProvider, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 
-/** The roles that a token may name: all but SYSTEM, which is Ordertrail itself. */
+/** The roles that a token may name, whoever issued it: all but SYSTEM, which is Ordertrail itself, and LINK, which only it gives. */
 export const TOKEN_ROLES: readonly Role[] = [
   Role.SERVICE,
   Role.CUSTOMER,
@@ -44,6 +44,18 @@ export function callerOf(claims: JWTPayload): Caller {
     return { role, subject, provider };
   }
   return { role, subject };
+}
+
+/** The role that a tracking link's token names. */
+export const LINK_ROLE = roleName(Role.LINK);
+
+/** Who the claims of one of Ordertrail's own tokens say is calling: as `callerOf`, or the holder of a tracking link. */
+export function ownCallerOf(claims: JWTPayload): Caller {
+  const { role, sub: subject, order_id: orderId } = claims;
+  if (role !== LINK_ROLE) return callerOf(claims);
+  if (!isIdentifier(subject)) throw wrongClaim("sub", IDENTIFIER_RULE);
+  if (!isIdentifier(orderId)) throw wrongClaim("order_id", IDENTIFIER_RULE);
+  return { role: Role.LINK, subject, orderId };
 }
 
 function isIdentifier(value: unknown): value is string {

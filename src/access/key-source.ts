@@ -39,6 +39,18 @@ export function fileKeys(path: string): KeySource {
   });
 }
 
+/** The first of two sources that has the key. */
+export function eitherKeys(first: KeySource, second: KeySource): KeySource {
+  return async (header, token) => {
+    try {
+      return await first(header, token);
+    } catch (error) {
+      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+      return await second(header, token);
+    }
+  };
+}
+
 /** How old the keys may be before they are fetched again. */
 const REFRESH_MS = 10 * 60 * 1000;
 /** How long after a fetch an unknown key is taken to be unknown indeed. */
@@ -47,26 +59,38 @@ const COOLDOWN_MS = 30 * 1000;
 const RETRY_MS = 1000;
 const FETCH_TIMEOUT_MS = 3000;
 
+/** Keeps what issuers published last, for processes that start while an issuer is away. */
+export type IssuerKeyMemory = {
+  save(url: URL, keySet: string): Promise<void>;
+  /** What was saved last, unless that is too long ago. */
+  load(url: URL): Promise<string | undefined>;
+};
+
 /**
  * The keys at an issuer's address. They are fetched when first needed, when a token names an unknown key (at most every
- * 30 seconds), and beside the calls when they are ten minutes old: while the issuer is away, those known remain in use.
+ * 30 seconds), and beside the calls when they are ten minutes old: while the issuer is away, those known remain in use,
+ * to begin with those that any process has saved.
  */
-export function remoteKeys(url: URL, clock: () => Date, logger: Logger): KeySource {
+export function remoteKeys(url: URL, clock: () => Date, logger: Logger, memory?: IssuerKeyMemory): KeySource {
+  let refreshAt = clock().getTime() + REFRESH_MS;
+  const refreshSoon = () => {
+    refreshAt = Math.min(refreshAt, clock().getTime() + COOLDOWN_MS);
+  };
   const remote = createRemoteJWKSet(url, {
     cacheMaxAge: Number.POSITIVE_INFINITY,
     cooldownDuration: COOLDOWN_MS,
     timeoutDuration: FETCH_TIMEOUT_MS,
-    [customFetch]: fetchWithPauses(),
+    [customFetch]: fetchWithPauses(url, logger, memory, refreshSoon),
   });
-  let refreshAt = clock().getTime() + REFRESH_MS;
 
   function refreshIfOld(): void {
     const now = clock().getTime();
     if (now < refreshAt) return;
     refreshAt = now + REFRESH_MS;
-    remote
-      .reload()
-      .catch((error: unknown) => logger.warn({ err: error }, "the keys that verify tokens cannot be fetched; those known remain in use"));
+    remote.reload().catch((error: unknown) => {
+      refreshSoon();
+      logger.warn({ err: error }, "the keys that verify tokens cannot be fetched; those known remain in use");
+    });
   }
 
   return orUnavailable((header, token) => {
@@ -76,18 +100,34 @@ export function remoteKeys(url: URL, clock: () => Date, logger: Logger): KeySour
 }
 
 /** Keeps an issuer in trouble from getting a request for every call that comes in here. */
-function fetchWithPauses(): FetchImplementation {
+function fetchWithPauses(issuer: URL, logger: Logger, memory: IssuerKeyMemory | undefined, usesSaved: () => void): FetchImplementation {
   let failure: { readonly error: unknown; readonly at: number } | undefined;
+  let hasKeys = false;
+
+  async function fetchAndSave(...request: Parameters<FetchImplementation>): Promise<Response> {
+    const response = await fetch(...request);
+    if (response.status !== 200) throw new Error(`the issuer answered ${response.status} instead of its keys`);
+    const text = await response.text();
+    const keySet = JSON.stringify(publicKeySet(parseKeySet(text, issuer.href).keys));
+    hasKeys = true;
+    memory?.save(issuer, keySet).catch((error: unknown) => logger.warn({ err: error }, "an issuer's keys cannot be saved"));
+    return new Response(text, { headers: { "content-type": "application/json" } });
+  }
+
   return async (url, options) => {
     if (failure && performance.now() - failure.at < RETRY_MS) throw failure.error;
     try {
-      const response = await fetch(url, options);
-      if (response.status !== 200) throw new Error(`the issuer answered ${response.status} instead of its keys`);
+      const response = await fetchAndSave(url, options);
       failure = undefined;
       return response;
     } catch (error) {
       failure = { error, at: performance.now() };
-      throw error;
+      const saved = hasKeys ? undefined : await memory?.load(issuer);
+      if (saved === undefined) throw error;
+      hasKeys = true;
+      usesSaved();
+      logger.warn({ err: error, issuer_keys: issuer.href }, "an issuer's keys cannot be fetched; those saved last are in use");
+      return new Response(saved, { headers: { "content-type": "application/json" } });
     }
   };
 }

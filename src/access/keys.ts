@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import {
   calculateJwkThumbprint,
@@ -16,7 +17,7 @@ import { parseKeySet, publicKeySet } from "./key-set.ts";
 export type DevelopmentKeys = {
   /** The public halves. */
   readonly jwks: JSONWebKeySet;
-  /** Signs claims; adds `iat` and `exp`. */
+  /** Signs claims; adds `iat`, `exp` and `jti`. */
   sign(claims: JWTPayload, options: { readonly expiresInSeconds: number }): Promise<string>;
 };
 
@@ -36,7 +37,7 @@ export async function createDevelopmentKeys(dataDir: string): Promise<Developmen
     jwks: publicKeySet(keys),
     sign(claims, { expiresInSeconds }) {
       const issuedAt = Math.floor(Date.now() / 1000);
-      return new SignJWT({ ...claims, iat: issuedAt, exp: issuedAt + expiresInSeconds })
+      return new SignJWT({ ...claims, iat: issuedAt, exp: issuedAt + expiresInSeconds, jti: randomUUID() })
         .setProtectedHeader({ alg, kid, typ: "JWT" })
         .sign(privateKey);
     },
@@ -45,7 +46,8 @@ export async function createDevelopmentKeys(dataDir: string): Promise<Developmen
 
 const ALGORITHM = "ES256";
 
-async function makeKeyPair(): Promise<JWK> {
+/** A new key pair with which tokens are signed, as a private JSON Web Key. */
+export async function makeKeyPair(): Promise<JWK> {
   const { privateKey } = await generateKeyPair(ALGORITHM, { extractable: true });
   const jwk = await exportJWK(privateKey);
   return { ...jwk, kid: await calculateJwkThumbprint(jwk), alg: ALGORITHM, use: "sig" };

@@ -5,9 +5,10 @@ import { Refusal } from "../domain/refusal.ts";
 import { DeliveryProvider, OrderStatus, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { roleName } from "./claims.ts";
 
-/** Who may call an RPC, and what it is about. */
+/** Who may call an RPC or an HTTP path, and what it is about. */
 export type Permission = {
-  readonly roles: readonly Role[];
+  /** `public`: anybody, without a token. */
+  readonly roles: readonly Role[] | "public";
   /**
    * What of the orders they reach by it. `own order`: one for which `mayAccess` holds, any other is "not found";
    * `own orders`: those within `scopeOf`; `all`: whose they are does not matter.
@@ -15,17 +16,18 @@ export type Permission = {
   readonly reach: "own order" | "own orders" | "all";
 };
 
-const { SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR } = Role;
+const { SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK } = Role;
+const PUBLIC: Permission = { roles: "public", reach: "all" };
 
 /**
- * Every RPC, by its full name. Which moves of an order a role may make by an RPC that it may call is for the domain's
+ * Every RPC by its full name, its REST paths included, and every other HTTP path by "GET <path>". Which moves of an order a role may make by an RPC that it may call is for the domain's
  * state table to say.
  */
 export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
   Object.entries<Permission>({
     "ordertrail.v1.OrderTrackingService/InitTracking": { roles: [SERVICE, OPERATOR], reach: "all" },
     "ordertrail.v1.OrderTrackingService/GetTracking": {
-      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR],
+      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK],
       reach: "own order",
     },
     "ordertrail.v1.OrderTrackingService/ListTrackings": {
@@ -33,7 +35,7 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
       reach: "own orders",
     },
     "ordertrail.v1.OrderTrackingService/GetHistory": {
-      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR],
+      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK],
       reach: "own order",
     },
     "ordertrail.v1.OrderTrackingService/UpdateStatus": { roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, OPERATOR], reach: "own order" },
@@ -54,52 +56,51 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.AuditService/ReadLog": { roles: [SERVICE, AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.AuditService/ReplayOrder": { roles: [SERVICE, AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.AuditService/ExplainOrder": { roles: [SERVICE, AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.OperationsService/ListDenials": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "ordertrail.v1.OperationsService/RotateKeys": { roles: [OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/EraseCustomer": { roles: [SERVICE, OPERATOR], reach: "all" },
+    "ordertrail.v1.AuditService/ExportCustomerData": { roles: [SERVICE, CUSTOMER, OPERATOR], reach: "own orders" },
+    // These look at what the request brings: a client's secret, a refresh token, the token to revoke.
+    "ordertrail.v1.AuthService/IssueToken": PUBLIC,
+    "ordertrail.v1.AuthService/RefreshToken": PUBLIC,
+    "ordertrail.v1.AuthService/RevokeToken": PUBLIC,
+    "ordertrail.v1.AuthService/RevokeAccess": { roles: [OPERATOR], reach: "all" },
+    "ordertrail.v1.AuthService/CreateTrackingLink": { roles: [SERVICE, CUSTOMER, STORE, OPERATOR], reach: "own order" },
+    "ordertrail.v1.AuthService/RevokeTrackingLink": { roles: [SERVICE, CUSTOMER, STORE, OPERATOR], reach: "own order" },
+    "grpc.health.v1.Health/Check": PUBLIC,
+    "grpc.health.v1.Health/List": PUBLIC,
+    "grpc.health.v1.Health/Watch": PUBLIC,
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo": PUBLIC,
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": PUBLIC,
+    "GET /healthz": PUBLIC,
+    "GET /readyz": PUBLIC,
+    "GET /openapi.json": PUBLIC,
+    "GET /.well-known/jwks.json": PUBLIC,
+    "GET /audit/checkpoint": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "GET /audit/tile/{level}/{index}": { roles: [AUDITOR, OPERATOR], reach: "all" },
+    "GET /audit/tile/entries/{index}": { roles: [AUDITOR, OPERATOR], reach: "all" },
   }),
 );
 
-/** Who may read an HTTP path that is no RPC's. */
-export type PathPermission = {
-  readonly roles: readonly Role[];
-  /** Whether anybody may, without a token: `if configured`, where the server's configuration says so. */
-  readonly open: "if configured" | "never";
-};
-
-const PATHS = {
-  "/audit/checkpoint": { roles: [AUDITOR, OPERATOR], open: "if configured" },
-  "/audit/tile/{level}/{index}": { roles: [AUDITOR, OPERATOR], open: "if configured" },
-  "/audit/tile/entries/{index}": { roles: [AUDITOR, OPERATOR], open: "never" },
-} as const satisfies Record<string, PathPermission>;
-
-/** An HTTP path that is in the table. */
-export type PathTemplate = keyof typeof PATHS;
-
-/** Every HTTP path that needs a token and is no RPC's. */
-export const PATH_PERMISSIONS: ReadonlyMap<string, PathPermission> = new Map(Object.entries<PathPermission>(PATHS));
-
 /**
- * Throws a Refusal PERMISSION_DENIED unless the caller's role may read the path. Without a caller it answers whether the
- * path may be opened to anybody.
+ * Throws an Error that names every RPC of these services, and every one of the other names, that the table does not know.
+ * Call it before serving them.
  */
-export function checkPath(caller: Caller | undefined, path: PathTemplate): boolean {
-  const { roles, open }: PathPermission = PATHS[path];
-  if (!caller) return open === "if configured";
-  if (roles.includes(caller.role)) return true;
-  const role = roleName(caller.role);
-  throw new Refusal("PERMISSION_DENIED", `role ${role} may not read ${path}; it is for ${roles.map(roleName).join(", ")}`, { role, path });
-}
-
-/** Throws an Error that names every RPC of these services that the table does not know. Call it before serving them. */
-export function assertComplete(services: readonly DescService[]): void {
-  const missing = services
-    .flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`))
-    .filter((name) => !PERMISSIONS.has(name));
+export function assertComplete(services: readonly DescService[], others: readonly string[] = []): void {
+  const rpcs = services.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`));
+  const missing = [...rpcs, ...others].filter((name) => !PERMISSIONS.has(name));
   if (missing.length > 0) throw new Error(`nobody is given permission to call ${missing.join(", ")}: add a line to PERMISSIONS`);
 }
 
-/** Throws a Refusal PERMISSION_DENIED unless the caller's role may call the RPC, given as "package.Service/Method". */
+/** Whether anybody may call it, without a token. */
+export function isPublic(method: string): boolean {
+  return PERMISSIONS.get(method)?.roles === "public";
+}
+
+/** Throws a Refusal PERMISSION_DENIED unless the caller's role may call the RPC, given as "package.Service/Method", or the path, as "GET /path". */
 export function checkMethod(caller: Caller, method: string): void {
   const roles = PERMISSIONS.get(method)?.roles ?? [];
-  if (roles.includes(caller.role)) return;
+  if (roles === "public" || roles.includes(caller.role)) return;
   const role = roleName(caller.role);
   throw new Refusal("PERMISSION_DENIED", `role ${role} may not call ${method}; it is for ${roles.map(roleName).join(", ") || "nobody"}`, {
     role,
@@ -108,7 +109,7 @@ export function checkMethod(caller: Caller, method: string): void {
 }
 
 /** What decides whose an order is. */
-export type OrderParties = Pick<OrderState, "customerId" | "storeId" | "deliveryProvider" | "driver">;
+export type OrderParties = Pick<OrderState, "orderId" | "customerId" | "storeId" | "deliveryProvider" | "driver">;
 
 /** Whether an order is the caller's to see. If not, it must look to them as if it did not exist. */
 export function mayAccess(caller: Caller, order: OrderParties): boolean {
@@ -125,6 +126,8 @@ export function mayAccess(caller: Caller, order: OrderParties): boolean {
       return order.driver?.driverId === caller.subject;
     case Role.PARTNER:
       return order.deliveryProvider !== DeliveryProvider.UNSPECIFIED && order.deliveryProvider === caller.provider;
+    case Role.LINK:
+      return caller.orderId !== undefined && order.orderId === caller.orderId;
     case Role.SYSTEM:
     case Role.UNSPECIFIED:
       return false;
@@ -192,6 +195,9 @@ export function seesPersonalData(
     case Role.PARTNER:
       // Whoever brings the goods needs the address until they are there, and not for ever.
       return { recipient: !FINAL.includes(order.status), driver: true };
+    case Role.LINK:
+      // Opened for the first name only: `presentToLink` shows no more.
+      return { recipient: false, driver: DRIVER_AT_WORK.includes(order.status) };
     case Role.AUDITOR:
     case Role.SYSTEM:
     case Role.UNSPECIFIED:

@@ -1,30 +1,39 @@
-import { errors, jwtVerify } from "jose";
+import { decodeJwt, errors, type JWTPayload, jwtVerify } from "jose";
 import { LRUCache } from "lru-cache";
 import type { Caller } from "../domain/caller.ts";
 import { Refusal } from "../domain/refusal.ts";
-import { callerOf } from "./claims.ts";
-import type { KeySource } from "./key-source.ts";
+import type { TrustedIssuer } from "./issuers.ts";
+import type { RevocationId, Revocations } from "./revocations.ts";
 
 export type TokenVerifierOptions = {
-  readonly keys: KeySource;
-  /** What a token's `iss` must be. */
-  readonly issuer: string;
-  /** What a token's `aud` must be or contain. */
-  readonly audience: string;
-  /** By how much the issuer's clock may differ from this one. */
+  /** Whose tokens are accepted; each has a name of its own. */
+  readonly issuers: readonly TrustedIssuer[];
+  readonly revocations: Pick<Revocations, "isRevoked" | "isFresh" | "refresh">;
+  /** By how much an issuer's clock may differ from this one. */
   readonly clockSkewSeconds: number;
   readonly clock: () => Date;
   /** How many verified tokens are remembered. */
   readonly cacheSize: number;
 };
 
+/** A token that is good. */
+export type VerifiedToken = {
+  readonly caller: Caller;
+  /** From when on it is refused. */
+  readonly untilMs: number;
+  /** What it is known by, the narrowest first. Empty if it has no `jti` or the like. */
+  readonly revocableBy: readonly RevocationId[];
+};
+
 /** Tells who calls from the token that they bring. */
 export type TokenVerifier = {
   /**
    * The caller whom a token names. Throws a Refusal UNAUTHENTICATED that says what to do, or Unavailable when the keys
-   * that verify tokens cannot be had.
+   * that verify tokens, or what is revoked, cannot be had.
    */
   verify(token: string): Promise<Caller>;
+  /** As `verify`, with all that is known of the token. */
+  read(token: string): Promise<VerifiedToken>;
 };
 
 /** Signatures that need a private key to make. A secret shared with the verifier ("HS256") would be known to too many. */
@@ -32,30 +41,58 @@ const ALGORITHMS = ["ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", "PS3
 /** Longer ones are refused unread: what is remembered must be bounded in bytes, too. */
 const MAX_TOKEN_CHARS = 4096;
 
-type Verified = { readonly caller: Caller; readonly untilMs: number };
-
-/** A verifier that remembers verified tokens until they expire, as verifying a signature costs 100 µs and more. */
+/** A verifier that remembers verified tokens until they expire, as verifying a signature costs 100 µs and more. What is revoked is asked every time. */
 export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifier {
-  const { keys, issuer, audience, clockSkewSeconds, clock } = options;
-  const verified = new LRUCache<string, Verified>({ max: options.cacheSize });
-  const expectations = { algorithms: ALGORITHMS, issuer, audience, clockTolerance: clockSkewSeconds, requiredClaims: ["exp"] };
+  const { revocations, clockSkewSeconds, clock } = options;
+  const issuers = new Map(options.issuers.map((issuer) => [issuer.issuer, issuer]));
+  const verified = new LRUCache<string, VerifiedToken>({ max: options.cacheSize });
 
-  return {
-    async verify(token) {
-      const known = verified.get(token);
-      if (known && clock().getTime() < known.untilMs) return known.caller;
-      if (token.length > MAX_TOKEN_CHARS) throw refused(`the token is longer than ${MAX_TOKEN_CHARS} characters`);
-      try {
-        const { payload } = await jwtVerify(token, keys, { ...expectations, currentDate: clock() });
-        const caller = callerOf(payload);
-        verified.set(token, { caller, untilMs: ((payload.exp ?? 0) + clockSkewSeconds) * 1000 });
-        return caller;
-      } catch (error) {
-        if (error instanceof errors.JOSEError) throw refused(explain(error));
-        throw error;
-      }
-    },
-  };
+  async function verifySignature(token: string): Promise<VerifiedToken> {
+    if (token.length > MAX_TOKEN_CHARS) throw refused(`the token is longer than ${MAX_TOKEN_CHARS} characters`);
+    try {
+      const { iss } = decodeJwt(token);
+      const issuer = issuers.get(iss ?? "");
+      if (!issuer) throw refused(explainClaim("iss"));
+      const { payload, protectedHeader } = await jwtVerify(token, issuer.keys, {
+        algorithms: ALGORITHMS,
+        issuer: issuer.issuer,
+        audience: issuer.audience,
+        clockTolerance: clockSkewSeconds,
+        requiredClaims: ["exp"],
+        currentDate: clock(),
+      });
+      return {
+        caller: issuer.callerOf(payload),
+        untilMs: ((payload.exp ?? 0) + clockSkewSeconds) * 1000,
+        revocableBy: [
+          ...idOf(payload),
+          ...issuer.revocableBy(payload),
+          ...(protectedHeader.kid ? [`key:${protectedHeader.kid}` as const] : []),
+        ],
+      };
+    } catch (error) {
+      if (error instanceof errors.JOSEError) throw refused(explain(error));
+      throw error;
+    }
+  }
+
+  async function read(token: string): Promise<VerifiedToken> {
+    const known = verified.get(token);
+    const found = known && clock().getTime() < known.untilMs ? known : await verifySignature(token);
+    if (!revocations.isFresh()) await revocations.refresh();
+    if (revocations.isRevoked(found.revocableBy)) {
+      verified.delete(token);
+      throw refused("the token has been revoked: get a new one");
+    }
+    if (found !== known) verified.set(token, found);
+    return found;
+  }
+
+  return { read, verify: async (token) => (await read(token)).caller };
+}
+
+function idOf({ jti }: JWTPayload): RevocationId[] {
+  return typeof jti === "string" && jti !== "" ? [`token:${jti}`] : [];
 }
 
 function explain(error: errors.JOSEError): string {
@@ -73,7 +110,7 @@ function explain(error: errors.JOSEError): string {
 function explainClaim(claim: string): string {
   switch (claim) {
     case "iss":
-      return "the token is not from the issuer that this server trusts";
+      return "the token is not from an issuer that this server trusts";
     case "aud":
       return "the token is for another audience: get one for this server";
     case "nbf":

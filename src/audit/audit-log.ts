@@ -18,6 +18,9 @@ const LENGTH_BYTES = 2;
 
 /** The log in `db`. */
 export function createAuditLog(db: Db, tiles: TileStore, checkpoints: CheckpointStore): AuditLog {
+  /** A size that a checkpoint covers. It need not be the newest one: what is covered once always is. */
+  let known = 0;
+
   /** What stands where the entries should: if the log is damaged, this shows it to whoever compares it with the tiles. */
   async function bundle(first: number, count: number): Promise<Uint8Array> {
     const parts: Uint8Array[] = [];
@@ -35,10 +38,10 @@ export function createAuditLog(db: Db, tiles: TileStore, checkpoints: Checkpoint
   return {
     checkpoint: () => checkpoints.newest(),
     async tile({ level, index, width }) {
-      const newest = await checkpoints.newest();
-      const first = index * TILE_WIDTH;
-      if (!newest || first + width > hashesAt(level, newest.size)) return undefined;
-      if (level === "entries") return await bundle(first, width);
+      const end = index * TILE_WIDTH + width;
+      if (end > hashesAt(level, known)) known = (await checkpoints.newest())?.size ?? 0;
+      if (end > hashesAt(level, known)) return undefined;
+      if (level === "entries") return await bundle(index * TILE_WIDTH, width);
       const hashes = (await tiles.read([{ level, index }])).get(tileKey(level, index));
       return hashes && hashes.length >= width * HASH_BYTES ? hashes.subarray(0, width * HASH_BYTES) : undefined;
     },

@@ -37,7 +37,7 @@ export class HistoryChanged extends Error {
   }
 }
 
-/** The checkpoints of a log, as they were signed. All those of the last day are kept, and of older ones one an hour. */
+/** The checkpoints of a log, as they were signed. All those of the last hour are kept, and of older ones one an hour. */
 export type CheckpointStore = {
   ensureIndexes(): Promise<void>;
   /** The largest that has been signed or was about to be; undefined when nothing was. */
@@ -55,7 +55,6 @@ export type CheckpointStore = {
 };
 
 const DUPLICATE_KEY = 11000;
-const DAY_MS = 24 * 3600 * 1000;
 const HOUR_MS = 3600 * 1000;
 
 /** The checkpoints in `db`. */
@@ -74,12 +73,12 @@ export function createCheckpointStore(db: Db): CheckpointStore {
       .toArray();
     const hour = (date: Date | null | undefined) => Math.floor((date?.getTime() ?? 0) / HOUR_MS);
     if (!last || hour(last.signed_at) !== hour(before?.signed_at)) return;
-    await collection.updateOne({ _id: last._id }, { $set: { expires_at: new Date(signedAt.getTime() + DAY_MS) } });
+    await collection.updateOne({ _id: last._id }, { $set: { expires_at: new Date(signedAt.getTime() + HOUR_MS) } });
   }
 
   return {
     async ensureIndexes() {
-      await collection.createIndex({ expires_at: 1 }, { expireAfterSeconds: 0 });
+      await collection.createIndexes([{ key: { expires_at: 1 }, expireAfterSeconds: 0 }, { key: { expires_at: 1, _id: 1 } }]);
     },
     async newestRoot() {
       const [newest] = await collection.find().sort({ _id: -1 }).limit(1).toArray();
@@ -96,7 +95,7 @@ export function createCheckpointStore(db: Db): CheckpointStore {
       }
     },
     async publish(size, note, signedAt) {
-      await collection.updateOne({ _id: Long.fromNumber(size) }, { $set: { note, cosignatures: [], signed_at: signedAt } });
+      await collection.updateOne({ _id: Long.fromNumber(size) }, { $set: { note, signed_at: signedAt } });
       await letGoOfThoseBefore(size, signedAt);
     },
     async addCosignatures(size, lines) {

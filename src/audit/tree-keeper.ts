@@ -22,6 +22,8 @@ export const AUDIT_TREE = "audit_tree";
 const REVISION = 1;
 /** How long the log is let grow between two looks at it. */
 const LOOK_EVERY_MS = 400;
+/** How long the newest entry may be missing before it is taken to be gone: a new primary may, for a moment, show less than the old one did. */
+const MISSING_MS = 3000;
 const READ_BATCH = 2000;
 /** After how many entries the tiles are written, at the latest: as much is read again after a crash. */
 const COMMIT_ENTRIES = 20_000;
@@ -67,10 +69,12 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
         await createCheckpoint(leases, AUDIT_TREE, REVISION);
         const lease = await acquireLease(leases, AUDIT_TREE, owner, REVISION, leaseMs);
         if (lease) {
+          retryMs = 0;
           try {
             await runTerm(lease, signal, () => {
               failures = 0;
             });
+            // A rebuild is wanted: the next term has a higher fencing number, so it may write over every tile of this one.
           } catch (error) {
             if (!signal.aborted && !(error instanceof LeaseLost)) await lease.write({ last_error: { $literal: describe(error) } });
             throw error;
@@ -90,12 +94,12 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
     }
   }
 
-  async function runTerm(lease: Lease, stopped: AbortSignal, progressed: () => void): Promise<never> {
+  async function runTerm(lease: Lease, stopped: AbortSignal, progressed: () => void): Promise<void> {
     const over = new AbortController();
     const signal = AbortSignal.any([stopped, over.signal]);
     const tasks = [keepLease(lease, signal), growTree(lease, signal, progressed)];
     try {
-      return await Promise.race(tasks);
+      await Promise.race(tasks);
     } finally {
       over.abort();
       await Promise.allSettled(tasks);
@@ -115,10 +119,13 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
     }
   }
 
-  async function growTree(lease: Lease, signal: AbortSignal, progressed: () => void): Promise<never> {
+  /** Resolves when a rebuild is wanted that was not when the term began. */
+  async function growTree(lease: Lease, signal: AbortSignal, progressed: () => void): Promise<void> {
+    const rebuilding = lease.checkpoint.rebuild?.id;
     let anchor = await checkpoints.newestRoot();
     const frontier = await openFrontier(lease, anchor, signal);
     let signedAt = Number.NEGATIVE_INFINITY;
+    let missingSince: number | undefined;
 
     /** Holds the tree, just as it is, against what has been signed; true when there is nothing newer than that. */
     function isAnchored(): boolean {
@@ -129,8 +136,10 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
     async function commit(): Promise<void> {
       lease.check();
       await tiles.write(frontier.takeChanged(), lease.fence);
+      const position = Long.fromNumber(frontier.size);
+      if (rebuilding !== undefined && lease.checkpoint.rebuild?.id === rebuilding) await lease.write({ "rebuild.position": position });
       if (lease.checkpoint.position !== frontier.size || lease.checkpoint.lastError)
-        await lease.write({ position: Long.fromNumber(frontier.size), progressed_at: "$$NOW", last_error: null });
+        await lease.write({ position, progressed_at: "$$NOW", last_error: null });
       progressed();
     }
 
@@ -168,9 +177,17 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
         await signIfDue(false);
         uncommitted = 0;
       }
-      if (!seenLast) throw new LogDamaged(frontier.size, "there is no entry any more");
-      await commit();
-      await signIfDue(true);
+      if (seenLast) {
+        missingSince = undefined;
+        await commit();
+        await signIfDue(true);
+        const { rebuild } = lease.checkpoint;
+        if (rebuild && rebuild.id !== rebuilding) return;
+        if (rebuild) await lease.write({ rebuild: null });
+      } else {
+        missingSince ??= lookedAt;
+        if (lookedAt - missingSince > MISSING_MS) throw new LogDamaged(frontier.size, "there is no entry any more");
+      }
       await pause(Math.max(0, LOOK_EVERY_MS - (performance.now() - lookedAt)), undefined, { signal });
     }
   }
@@ -196,7 +213,6 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
     if (size > 0 || lease.checkpoint.rebuild) logger.warn({ projection: AUDIT_TREE }, "the log's tree is made anew from the log");
     // Tiles that tell what was signed are not written over with those of a log that has been changed.
     if (anchor && anchor.size > 0 && !sameHash(await rootOfLog(anchor.size, signal), anchor.root)) throw new HistoryChanged(anchor.size);
-    await lease.write({ rebuild: null });
     return createFrontier();
   }
 

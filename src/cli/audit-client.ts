@@ -12,7 +12,7 @@ export async function withAuditService(
   use: (audit: Client<typeof AuditService>) => Promise<void>,
 ): Promise<void> {
   const { config, addresses } = await runningInstance(command);
-  const tokens = token === undefined ? auditorTokens(command, config) : async () => token;
+  const tokens = token === undefined ? auditorTokens(config, addresses) : async () => token;
   const authorize: Interceptor = (next) => async (request) => {
     request.header.set("authorization", `Bearer ${await tokens()}`);
     return await next(request);

@@ -1,12 +1,11 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { issueDevelopmentToken } from "../access/development-token.ts";
-import { createDevelopmentKeys } from "../access/keys.ts";
 import { createAuditKeySource } from "../audit/audit-keys.ts";
 import { parseVerifierKey, type VerifierKey } from "../audit/signed-note.ts";
 import { logAtUrl, logInFolder, type PublishedLog } from "../audit/tile-source.ts";
 import { type Config, loadConfig } from "../config.ts";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance, type InstanceAddresses } from "./instance.ts";
+import { instanceToken } from "./instance-token.ts";
 
 /** Where a log is that is to be looked at: an address, a folder, or, without either, the running instance. */
 export type SourceOptions = { readonly url?: URL; readonly dir?: string; readonly key?: readonly VerifierKey[]; readonly token?: string };
@@ -48,7 +47,7 @@ export async function openSource(command: Command, { url, dir, key, token }: Sou
     return { log: url ? logAtUrl(url, token === undefined ? undefined : async () => token) : logInFolder(dir ?? ""), keys: key };
   }
   const { config, addresses } = await runningInstance(command);
-  const tokens = token === undefined ? auditorTokens(command, config) : async () => token;
+  const tokens = token === undefined ? auditorTokens(config, addresses) : async () => token;
   const own = key ?? (await createAuditKeySource(config).signers(config.auditOrigin)).map(({ verifier }) => verifier);
   return { log: logAtUrl(new URL("/audit", addresses.http), tokens), keys: own };
 }
@@ -62,20 +61,14 @@ export async function runningInstance(command: Command): Promise<{ readonly conf
   return { config, addresses: instance.addresses };
 }
 
-/** Tokens of role auditor for a development instance, each as long as it is good. */
-export function auditorTokens(command: Command, config: Config): () => Promise<string> {
-  if (config.jwksUrl)
-    return command.error("error: this configuration takes tokens from the issuer at JWKS_URL: give one with --token", {
-      exitCode: EXIT.failed,
-    });
+/** Tokens of role auditor for the running instance, each as long as it is good. */
+export function auditorTokens(config: Config, { mongodb }: InstanceAddresses): () => Promise<string> {
   let token: Promise<string> | undefined;
   let until = 0;
   return () => {
     if (!token || performance.now() > until) {
       until = performance.now() + TOKEN_USED_MS;
-      token = createDevelopmentKeys(config.dataDir).then((keys) =>
-        issueDevelopmentToken(keys, config, { role: "auditor", subject: "command-line", expiresInSeconds: TOKEN_SECONDS }),
-      );
+      token = instanceToken(config, mongodb, "auditor", TOKEN_SECONDS);
     }
     return token;
   };

@@ -44,8 +44,8 @@ export function registerDemo(program: Command): void {
       const instance = await findInstance(config.dataDir);
       if (!instance?.addresses)
         return command.error(`error: no instance runs with the data in ${config.dataDir}: npm start`, { exitCode: EXIT.notRunning });
-      if (config.jwksUrl)
-        return command.error("error: demo makes its own tokens, and this configuration takes them from the issuer at JWKS_URL", {
+      if (config.production)
+        return command.error("error: demo makes its own tokens, and production accepts none of those", {
           exitCode: EXIT.failed,
         });
       await drive(

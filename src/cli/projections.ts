@@ -1,10 +1,7 @@
 import { toJson } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import { type Client, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
+import { type Client, createClient } from "@connectrpc/connect";
 import type { Command } from "commander";
-import { issueDevelopmentToken } from "../access/development-token.ts";
-import { createDevelopmentKeys } from "../access/keys.ts";
-import { loadConfig } from "../config.ts";
 import {
   type ListProjectionsResponse,
   ListProjectionsResponseSchema,
@@ -13,16 +10,10 @@ import {
   VerifyProjectionResponseSchema,
 } from "../gen/ordertrail/v1/operations_service_pb.js";
 import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
-import { findInstance } from "./instance.ts";
-import { grpcTransport } from "./instance-calls.ts";
+import { finish, JSON_FORMAT, showProgress, withInstance, write } from "./with-instance.ts";
 
 type Operations = Client<typeof OperationsService>;
 type Format = { readonly json?: true };
-
-/** All fields, named as in the protos. */
-const JSON_FORMAT = { useProtoFieldName: true, alwaysEmitImplicit: true };
-/** A token is looked at when a call begins; how long the call then takes does not matter. */
-const TOKEN_SECONDS = 300;
 
 /** Registers `projections`: lists, rebuilds and verifies the projections of the running instance. */
 export function registerProjections(program: Command): void {
@@ -72,32 +63,8 @@ export function registerProjections(program: Command): void {
   for (const verb of command.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }
 
-/** Does something with the running instance, as an operator. What the instance refuses is the command's error. */
-async function withOperations(command: Command, use: (operations: Operations) => Promise<void>): Promise<void> {
-  const config = loadConfig();
-  const instance = await findInstance(config.dataDir);
-  if (!instance?.addresses)
-    return command.error(`error: no instance runs with the data in ${config.dataDir}: npm start`, { exitCode: EXIT.notRunning });
-  if (config.jwksUrl) {
-    return command.error("error: projections makes its own token, and this configuration takes them from the issuer at JWKS_URL", {
-      exitCode: EXIT.failed,
-    });
-  }
-  const keys = await createDevelopmentKeys(config.dataDir);
-  const token = await issueDevelopmentToken(keys, config, { role: "operator", subject: "command-line", expiresInSeconds: TOKEN_SECONDS });
-  const authorize: Interceptor = (next) => (request) => {
-    request.header.set("authorization", `Bearer ${token}`);
-    return next(request);
-  };
-  try {
-    await use(
-      createClient(OperationsService, grpcTransport({ ...instance, addresses: instance.addresses, tlsFiles: config.cliTls }, [authorize])),
-    );
-  } catch (error) {
-    if (!(error instanceof ConnectError)) throw error;
-    clearProgress();
-    command.error(`error: ${error.rawMessage}`, { exitCode: EXIT.failed });
-  }
+function withOperations(command: Command, use: (operations: Operations) => Promise<void>): Promise<void> {
+  return withInstance(command, (transport) => use(createClient(OperationsService, transport)));
 }
 
 function table({ projections, logPosition }: ListProjectionsResponse): string {
@@ -118,22 +85,4 @@ function table({ projections, logPosition }: ListProjectionsResponse): string {
       .trimEnd(),
   );
   return `${lines.join("\n")}\n\nThe log's newest position is ${logPosition}.\n`;
-}
-
-function write(command: Command, text: string): void {
-  command.configureOutput().writeOut?.(text);
-}
-
-/** A line that the next one replaces; only where somebody watches. */
-function showProgress(line: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${line}`);
-}
-
-function clearProgress(): void {
-  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
-}
-
-function finish(command: Command, text: string): void {
-  clearProgress();
-  write(command, text);
 }

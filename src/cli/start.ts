@@ -100,7 +100,7 @@ Ordertrail is ready.
   Connect, REST  ${http}
   MongoDB        ${mongodb}
   NATS           ${nats}
-${config.jwksUrl ? "" : await firstSteps(config, addresses, grpcTls)}
+${config.production ? "" : await firstSteps(config, addresses, grpcTls)}
 Ctrl-C ends it; the data stays in ${config.dataDir}.
 
 `;

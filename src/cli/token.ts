@@ -33,8 +33,13 @@ async function makeToken(command: Command, { role, subject, store, expiresIn }: 
   const expiresInSeconds =
     parseSeconds(expiresIn) ?? usage("--expires-in must be a number with s, m, h or d, such as 12h, and at most 365d");
   const config = loadConfig();
-  if (config.production || config.jwksUrl) {
-    command.error("error: this configuration takes tokens from the issuer at JWKS_URL: get one there", { exitCode: FAILED });
+  if (config.production) {
+    command.error(
+      "error: in production tokens come from AuthService/IssueToken (see `ordertrail clients create`) or an issuer of TOKEN_ISSUERS",
+      {
+        exitCode: FAILED,
+      },
+    );
   }
   try {
     return await issueDevelopmentToken(await createDevelopmentKeys(config.dataDir), config, {

@@ -13,4 +13,6 @@ export type Caller = Actor & {
   readonly storeId?: string;
   /** The provider that a caller of role PARTNER is. */
   readonly provider?: DeliveryProvider;
+  /** The one order that a caller of role LINK may see. */
+  readonly orderId?: string;
 };

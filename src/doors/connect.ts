@@ -142,7 +142,9 @@ function isTornOff(reason: unknown): boolean {
 
 function toConnectError(thrown: unknown, { traceId }: Pick<Incoming, "traceId">): ConnectError {
   const failure = toCallFailure(thrown, traceId);
-  return new ConnectError(failure.message, failure.shape.code, undefined, errorDetails(failure), failure);
+  const { message, shape, retryAfterSeconds } = failure;
+  const headers = retryAfterSeconds === undefined ? undefined : { "retry-after": String(retryAfterSeconds) };
+  return new ConnectError(message, shape.code, headers, errorDetails(failure), failure);
 }
 
 /** The library calls bytes that are no message a fault of its own; they are the caller's mistake. */

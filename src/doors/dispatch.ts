@@ -2,14 +2,15 @@ import { randomUUID } from "node:crypto";
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import type { Logger } from "pino";
-import { checkMethod } from "../access/permissions.ts";
+import { type Denials, isDenial } from "../access/denials.ts";
+import { checkMethod, isPublic } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import { Refusal } from "../domain/refusal.ts";
-import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
+import { Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { AnyHandler, Call, ServedService } from "../services/call.ts";
 import { bearerToken } from "./bearer-token.ts";
 import { CALLER_LEFT, type CallScope, openScope, type WhenEnded } from "./deadline.ts";
-import { type CallFailure, toCallFailure } from "./errors.ts";
+import { CallFailure, toCallFailure } from "./errors.ts";
 import { createRequestChecker, type Decoded } from "./request-checker.ts";
 
 /** The header that identifies a call, in requests and answers. */
@@ -26,7 +27,7 @@ export type Incoming = {
   readonly whenEnded: WhenEnded;
   /** For how long the caller waits for the answer, if they said. */
   readonly timeoutMs?: number | undefined;
-  /** Where the call comes from, for the log. */
+  /** Where the call comes from, as `peerText` has it. */
   readonly peer: string;
 };
 
@@ -37,6 +38,7 @@ export type DispatcherOptions = {
   readonly services: readonly ServedService[];
   /** Throws a Refusal UNAUTHENTICATED for a token that does not verify. */
   readonly verifyToken: (token: string) => Promise<Caller>;
+  readonly denials: Pick<Denials, "record">;
   readonly logger: Logger;
   readonly clock: () => Date;
   /** How long a unary call may take whose caller sets no deadline. */
@@ -57,28 +59,56 @@ export type Dispatcher = {
   unary(method: DescMethod, read: ReadRequest, incoming: Incoming): Promise<Message>;
   /** Ends by throwing when the caller leaves, the deadline passes or the server shuts down; never as if it were complete. */
   stream(method: DescMethod, read: ReadRequest, incoming: Incoming): AsyncGenerator<Message, void, undefined>;
+  /** The caller of an HTTP path that is no RPC, named in the permission table as "GET /path", if it is open to them. */
+  authorize(path: string, incoming: Pick<Incoming, "door" | "authorization" | "traceId" | "peer">): Promise<Caller>;
 };
 
-type Endpoint = { readonly name: string; readonly handler: AnyHandler };
+type Endpoint = { readonly name: string; readonly isPublic: boolean; readonly handler: AnyHandler };
+
+/** What is found out about a call on the way, for what is told of its failure. */
+type Findings = { caller?: Caller; about: About };
+
+/** Who calls a method that is open to anybody. */
+const ANYBODY: Caller = { role: Role.UNSPECIFIED, subject: "" };
 
 /** The dispatcher of these services. Throws if a service lacks a handler. */
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { verifyToken, logger, clock, defaultDeadlineMs, maxDeadlineMs, stopping } = options;
+  const { verifyToken, denials, logger, clock, defaultDeadlineMs, maxDeadlineMs, stopping } = options;
   const services = options.services.map(({ desc }) => desc);
   const endpoints = endpointsOf(options.services);
   const checkRequest = createRequestChecker(services, clock);
 
+  async function identify(name: string, authorization: string | undefined, findings: Findings): Promise<Caller> {
+    const caller = await verifyToken(bearerToken(authorization));
+    findings.caller = caller;
+    checkMethod(caller, name);
+    return caller;
+  }
+
   /** The caller and the request, once both are found good. */
   async function admit(
-    { name }: Endpoint,
+    endpoint: Endpoint,
     method: DescMethod,
     read: ReadRequest,
     authorization: string | undefined,
+    findings: Findings,
   ): Promise<{ caller: Caller; request: Message }> {
-    const caller = await verifyToken(bearerToken(authorization));
-    checkMethod(caller, name);
+    const caller = endpoint.isPublic ? ANYBODY : await identify(endpoint.name, authorization, findings);
     const request = checkRequest(method, await read());
+    findings.about = aboutOf(request);
     return { caller, request };
+  }
+
+  /** What the caller is told of a failure. What was denied is recorded, and those who are denied too often are told to wait. */
+  function settle(name: string, failure: CallFailure, caller: Caller | undefined, incoming: Pick<Incoming, "door" | "traceId" | "peer">) {
+    const { reason } = failure;
+    if (!isDenial(reason, caller)) return failure;
+    const { door, traceId, peer } = incoming;
+    const waitSeconds = denials.record({ method: name, door, reason, caller, peer, traceId });
+    if (waitSeconds === 0) return failure;
+    return new CallFailure("RATE_LIMITED", `too many calls were denied: wait ${waitSeconds} seconds`, {
+      metadata: { retry_after_seconds: String(waitSeconds) },
+    });
   }
 
   function callOf(caller: Caller, { name }: Endpoint, incoming: Incoming, signal: AbortSignal, deadline: Date | undefined): Call {
@@ -87,7 +117,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     return {
       caller,
       door,
-      // What gRPC knows of a peer is put together when it is asked for.
+      // Few handlers ask, and reading a certificate takes time.
       get peer() {
         return incoming.peer;
       },
@@ -134,10 +164,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const timeoutMs = Math.min(incoming.timeoutMs ?? defaultDeadlineMs, maxDeadlineMs);
       const deadline = new Date(startedAt.getTime() + timeoutMs);
       using scope = openScope(incoming.whenEnded, timeoutMs, isCommand(method));
-      let about: About = {};
+      const findings: Findings = { about: {} };
       const answer = async () => {
-        const { caller, request } = await admit(endpoint, method, read, incoming.authorization);
-        about = aboutOf(request);
+        const { caller, request } = await admit(endpoint, method, read, incoming.authorization, findings);
         const answering = endpoint.handler(request, callOf(caller, endpoint, incoming, scope.signal, deadline));
         if (!(answering instanceof Promise)) throw new Error(`the handler of ${endpoint.name} streams`);
         return create(method.output, await answering);
@@ -145,13 +174,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const answering = answer();
       try {
         const output = await scope.race(answering);
-        report(endpoint, incoming, about, startedAt, undefined);
+        report(endpoint, incoming, findings.about, startedAt, undefined);
         return output;
       } catch (thrown) {
         if (scope.signal.aborted)
           answering.catch((late: unknown) => logger.debug({ trace_id: incoming.traceId, err: late }, "a call failed after its end"));
-        const failure = failureOf(thrown, scope.signal, incoming.traceId, about.order_id);
-        report(endpoint, incoming, about, startedAt, failure);
+        const found = failureOf(thrown, scope.signal, incoming.traceId, findings.about.order_id);
+        const failure = settle(endpoint.name, found, findings.caller, incoming);
+        report(endpoint, incoming, findings.about, startedAt, failure);
         throw failure;
       }
     },
@@ -162,21 +192,31 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const { timeoutMs } = incoming;
       const deadline = timeoutMs === undefined ? undefined : new Date(startedAt.getTime() + timeoutMs);
       using scope = openScope(incoming.whenEnded, timeoutMs, isCommand(method));
-      let about: About = {};
+      const findings: Findings = { about: {} };
       // What holds when nothing else is found: the reader stops asking for more.
       let failure: CallFailure | undefined = toCallFailure(CALLER_LEFT, incoming.traceId);
       try {
-        const { caller, request } = await scope.race(admit(endpoint, method, read, incoming.authorization));
-        about = aboutOf(request);
+        const { caller, request } = await scope.race(admit(endpoint, method, read, incoming.authorization, findings));
         const answers = endpoint.handler(request, callOf(caller, endpoint, incoming, scope.signal, deadline));
         if (answers instanceof Promise) throw new Error(`the handler of ${endpoint.name} does not stream`);
         for await (const answer of untilAborted(answers, scope)) yield create(method.output, answer);
         failure = undefined;
       } catch (thrown) {
-        failure = failureOf(thrown, scope.signal, incoming.traceId, about.order_id);
+        const found = failureOf(thrown, scope.signal, incoming.traceId, findings.about.order_id);
+        failure = settle(endpoint.name, found, findings.caller, incoming);
         throw failure;
       } finally {
-        report(endpoint, incoming, about, startedAt, failure);
+        report(endpoint, incoming, findings.about, startedAt, failure);
+      }
+    },
+
+    async authorize(path, incoming) {
+      if (isPublic(path)) return ANYBODY;
+      const findings: Findings = { about: {} };
+      try {
+        return await identify(path, incoming.authorization, findings);
+      } catch (thrown) {
+        throw settle(path, toCallFailure(thrown, incoming.traceId), findings.caller, incoming);
       }
     },
   };
@@ -193,7 +233,8 @@ function endpointsOf(services: readonly ServedService[]): ReadonlyMap<DescMethod
     for (const method of desc.methods) {
       const handler = handlers[method.localName];
       if (!handler) throw new Error(`${desc.typeName}/${method.name} has no handler`);
-      endpoints.set(method, { name: `${desc.typeName}/${method.name}`, handler });
+      const name = `${desc.typeName}/${method.name}`;
+      endpoints.set(method, { name, isPublic: isPublic(name), handler });
     }
   }
   return endpoints;

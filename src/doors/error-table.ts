@@ -7,7 +7,7 @@ export type ErrorShape = {
   readonly code: Code;
   /** The HTTP status in REST. */
   readonly httpStatus: number;
-  /** After how long it is worth trying again; absent where waiting alone does not help. */
+  /** After how long it is worth trying again, unless the failure says otherwise; absent where waiting alone does not help. */
   readonly retryAfterSeconds?: number;
 };
 
@@ -40,6 +40,8 @@ export const ERROR_SHAPES: Readonly<Record<RefusalReason, ErrorShape>> = {
   CANCELLED: { code: Code.Canceled, httpStatus: 499 },
   INTERNAL: { code: Code.Internal, httpStatus: 500 },
   UNIMPLEMENTED: { code: Code.Unimplemented, httpStatus: 501 },
+  CUSTOMER_ERASED: { code: Code.FailedPrecondition, httpStatus: 409 },
+  CUSTOMER_HAS_ORDERS_UNDER_WAY: { code: Code.FailedPrecondition, httpStatus: 409 },
   NOT_COVERED: { code: Code.NotFound, httpStatus: 404, retryAfterSeconds: 1 },
 };
 

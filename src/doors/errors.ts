@@ -29,6 +29,8 @@ export class CallFailure extends Error {
   override readonly name = "CallFailure";
   readonly reason: RefusalReason;
   readonly shape: ErrorShape;
+  /** After how long it is worth trying again; absent where waiting alone does not help. */
+  readonly retryAfterSeconds: number | undefined;
   readonly metadata: Readonly<Record<string, string>>;
   readonly violations: readonly Violation[];
   /** What it is about, such as an order_id; empty if nothing in particular. */
@@ -40,6 +42,7 @@ export class CallFailure extends Error {
     this.reason = reason;
     this.shape = ERROR_SHAPES[reason];
     this.metadata = more.metadata ?? {};
+    this.retryAfterSeconds = Number(this.metadata["retry_after_seconds"]) || this.shape.retryAfterSeconds;
     this.violations = more.violations ?? [];
     this.subject = more.subject ?? "";
   }
@@ -68,7 +71,7 @@ export function toCallFailure(thrown: unknown, traceId: string, subject = ""): C
 
 /** The google.rpc details of a failure, as ConnectError takes them. */
 export function errorDetails(failure: CallFailure): { desc: DescMessage; value: Message }[] {
-  const { reason, shape, metadata, violations, message, subject } = failure;
+  const { reason, shape, metadata, violations, message, subject, retryAfterSeconds } = failure;
   const details: { desc: DescMessage; value: Message }[] = [
     detail(ErrorInfoSchema, create(ErrorInfoSchema, { reason, domain: ERROR_DOMAIN, metadata })),
   ];
@@ -83,8 +86,8 @@ export function errorDetails(failure: CallFailure): { desc: DescMessage; value: 
       ),
     );
   }
-  if (shape.retryAfterSeconds !== undefined) {
-    details.push(detail(RetryInfoSchema, create(RetryInfoSchema, { retryDelay: { seconds: BigInt(shape.retryAfterSeconds) } })));
+  if (retryAfterSeconds !== undefined) {
+    details.push(detail(RetryInfoSchema, create(RetryInfoSchema, { retryDelay: { seconds: BigInt(retryAfterSeconds) } })));
   }
   return details;
 }

@@ -3,6 +3,7 @@ import { createServer as createTlsServer } from "node:tls";
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
 import type { Logger } from "pino";
+import { assertComplete } from "../access/permissions.ts";
 import { Unavailable } from "../domain/refusal.ts";
 import { guardConnections } from "./connection-guard.ts";
 import type { Dispatcher } from "./dispatch.ts";
@@ -51,7 +52,7 @@ const KEEPALIVE_TIMEOUT_MS = 20_000;
 /** With which every HTTP/2 client begins. */
 const PREFACE_BYTES = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".length;
 
-/** Opens the gRPC port for the dispatcher's services, health and reflection. Throws if the address cannot be had. */
+/** Opens the gRPC port for the dispatcher's services, health and reflection. Throws if the address cannot be had, or the permission table lacks an RPC. */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
   const { dispatcher, limits, maxRequestBytes, maxResponseBytes, drainTimeoutMs, readiness, logger } = options;
   // What it has to say comes back as errors; left alone, it writes past the log.
@@ -67,11 +68,13 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     interceptors: [limitRequestTime(limits.requestTimeoutMs)],
   });
   const stopping = new AbortController();
+  const served = namesAddedTo(server);
   const serving = { dispatcher, stopping: stopping.signal, maxRequestBytes, stallTimeoutMs: limits.stallTimeoutMs };
   for (const service of dispatcher.services) addService(server, service, serving);
   addReflection(server, dispatcher.services);
   const health = new HealthImplementation();
   health.addToServer(server);
+  assertComplete(dispatcher.services, served);
   const healthNames = ["", ...dispatcher.services.map(({ typeName }) => typeName)];
   const tellHealth = (status: "SERVING" | "NOT_SERVING") => {
     for (const name of healthNames) health.setStatus(name, status);
@@ -102,6 +105,17 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
       clearTimeout(limit);
     },
   };
+}
+
+/** The RPCs that are added to a server from now on, as "package.Service/Method", those of libraries included. */
+function namesAddedTo(server: Server): readonly string[] {
+  const names: string[] = [];
+  const addService = server.addService.bind(server);
+  server.addService = (definition, implementation) => {
+    names.push(...Object.values(definition).map(({ path }) => path.slice(1)));
+    addService(definition, implementation);
+  };
+  return names;
 }
 
 type Listener = {

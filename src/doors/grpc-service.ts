@@ -17,7 +17,7 @@ import { CALLER_LEFT, type WhenEnded, whenAborted } from "./deadline.ts";
 import { type Dispatcher, type Incoming, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
 import { encodeStatus, toCallFailure } from "./errors.ts";
 import { tooLarge } from "./json-body.ts";
-import { peerText } from "./peer.ts";
+import { grpcPeerOf } from "./peer.ts";
 import type { Decoded } from "./request-checker.ts";
 
 export type GrpcServiceOptions = {
@@ -135,10 +135,9 @@ function incomingOf(call: ServerUnaryCall<Buffer, Message> | ServerWritableStrea
     traceId: traceIdOf(textOf(metadata, REQUEST_ID_HEADER)),
     whenEnded,
     timeoutMs: timeoutOf(call.getDeadline()),
-    // Only the log asks, and reading a certificate takes time.
+    // Only the log and denials ask, and reading a certificate takes time.
     get peer() {
-      // The port is another with each connection.
-      return peerText(call.getPeer().replace(/:\d+$/, ""), call.getAuthContext().sslPeerCertificate);
+      return grpcPeerOf(call.getPeer(), call.getAuthContext().sslPeerCertificate);
     },
   };
 }

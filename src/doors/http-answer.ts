@@ -40,8 +40,8 @@ export function errorBodyOf(failure: CallFailure, path: string, now: Date): Erro
 
 /** Writes the error body, with the headers that go with its status, which is that of the failure's reason unless given. */
 export function sendFailure(response: ServerResponse, failure: CallFailure, path: string, now: Date, status?: number): void {
-  const { shape, metadata, reason } = failure;
-  if (shape.retryAfterSeconds !== undefined) response.setHeader("retry-after", shape.retryAfterSeconds);
+  const { shape, metadata, reason, retryAfterSeconds } = failure;
+  if (retryAfterSeconds !== undefined) response.setHeader("retry-after", retryAfterSeconds);
   if (reason === "UNAUTHENTICATED") response.setHeader("www-authenticate", 'Bearer realm="ordertrail"');
   if (reason === "METHOD_NOT_ALLOWED" && metadata["allow"] !== undefined) response.setHeader("allow", metadata["allow"]);
   // What is left of the body is not worth reading.

@@ -8,7 +8,10 @@ import type { Readiness } from "./readiness.ts";
 export type DocumentsOptions = {
   readonly services: readonly DescService[];
   readonly readiness: Readiness;
-  readonly jwks: (() => object) | undefined;
+  /** The public keys that verify the tokens issued here. */
+  readonly jwks: () => Promise<object>;
+  /** For how many seconds others may remember them. */
+  readonly jwksMaxAgeSeconds: number;
 };
 
 /** What anybody may read without a token: whether the server lives and is ready, its paths, and its public keys. */
@@ -17,12 +20,14 @@ export type Documents = {
   handle(path: string, request: IncomingMessage, response: ServerResponse): Promise<boolean>;
   /** The HTTP methods of a path, for the header Allow. */
   methodsOf(path: string): readonly string[];
+  /** All of them, as the permission table names them. */
+  readonly names: readonly string[];
 };
 
 const METHODS = ["GET", "HEAD"];
 
 /** /healthz, /readyz, /openapi.json and /.well-known/jwks.json. */
-export function createDocuments({ services, readiness, jwks }: DocumentsOptions): Documents {
+export function createDocuments({ services, readiness, jwks, jwksMaxAgeSeconds }: DocumentsOptions): Documents {
   const openApi = JSON.stringify(createOpenApi(services));
   const documents = new Map<string, (response: ServerResponse) => void | Promise<void>>([
     ["/healthz", (response) => sendJson(response, 200, JSON.stringify({ status: "ok" }))],
@@ -34,8 +39,15 @@ export function createDocuments({ services, readiness, jwks }: DocumentsOptions)
       },
     ],
     ["/openapi.json", (response) => sendJson(response, 200, openApi)],
+    [
+      "/.well-known/jwks.json",
+      async (response) => {
+        const keys = await jwks();
+        response.setHeader("cache-control", `public, max-age=${jwksMaxAgeSeconds}`);
+        sendJson(response, 200, JSON.stringify(keys));
+      },
+    ],
   ]);
-  if (jwks) documents.set("/.well-known/jwks.json", (response) => sendJson(response, 200, JSON.stringify(jwks())));
 
   return {
     async handle(path, { method = "" }, response) {
@@ -47,5 +59,6 @@ export function createDocuments({ services, readiness, jwks }: DocumentsOptions)
       return true;
     },
     methodsOf: (path) => (documents.has(path) ? METHODS : []),
+    names: [...documents.keys()].map((path) => `GET ${path}`),
   };
 }

@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import { cors as connectCors } from "@connectrpc/connect";
 import cors from "cors";
 import type { Logger } from "pino";
+import { assertComplete } from "../access/permissions.ts";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
 import { type AuditPathsOptions, createAuditPaths } from "./audit-paths.ts";
 import { createConnectDoor } from "./connect.ts";
@@ -39,8 +40,10 @@ export type HttpServerOptions = {
   readonly readiness: Readiness;
   /** The log as a transparency log, where this server answers calls. */
   readonly audit?: AuditPathsOptions | undefined;
-  /** The public keys for /.well-known/jwks.json, where this server is the one that signs tokens. */
-  readonly jwks?: (() => object) | undefined;
+  /** The public keys for /.well-known/jwks.json. */
+  readonly jwks: () => Promise<object>;
+  /** For how many seconds others may remember them. */
+  readonly jwksMaxAgeSeconds: number;
   readonly logger: Logger;
   readonly clock: () => Date;
 };
@@ -58,7 +61,7 @@ export type HttpServer = {
 
 const PREFLIGHT_MAX_AGE_SECONDS = 7_200;
 
-/** Opens the HTTP port: REST, Connect, gRPC-Web, and what operators ask for. Throws if the address cannot be had. */
+/** Opens the HTTP port: REST, Connect, gRPC-Web, and what operators ask for. Throws if the address cannot be had, or the permission table lacks a path. */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   const { host, port, tls, limits, drainTimeoutMs, logger, clock } = options;
   const stopping = new AbortController();
@@ -95,11 +98,12 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 
 /** Answers every request, whatever it is: one that nobody else answers is ROUTE_NOT_FOUND. */
 function createRequestListener(options: HttpServerOptions, stopping: AbortSignal): RequestListener {
-  const { dispatcher, maxRequestBytes, maxResponseBytes, tls, limits, readiness, jwks, audit, logger, clock } = options;
+  const { dispatcher, maxRequestBytes, maxResponseBytes, tls, limits, readiness, jwks, jwksMaxAgeSeconds, audit, logger, clock } = options;
   const connect = createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping });
   const rest = createRestDoor({ dispatcher, maxRequestBytes });
-  const documents = createDocuments({ services: dispatcher.services, readiness, jwks });
+  const documents = createDocuments({ services: dispatcher.services, readiness, jwks, jwksMaxAgeSeconds });
   const auditPaths = audit && createAuditPaths(audit);
+  assertComplete(dispatcher.services, [...documents.names, ...(auditPaths?.names ?? [])]);
   const applyCors = createCors(options.corsOrigins);
 
   async function answer(request: IncomingMessage, response: ServerResponse, traceId: string): Promise<void> {
@@ -113,7 +117,7 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
       ]);
     }
     if (await documents.handle(path, request, response)) return;
-    if (await auditPaths?.handle(path, request, response)) return;
+    if (await auditPaths?.handle({ path, traceId }, request, response)) return;
     if (await connect.handle({ path, traceId }, request, response)) return;
     if (await rest.handle({ path, query, traceId }, request, response)) return;
     throw new Refusal("ROUTE_NOT_FOUND", "this path leads nowhere; /openapi.json lists the paths");

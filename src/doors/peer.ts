@@ -1,19 +1,20 @@
 import type { Socket } from "node:net";
 import { type PeerCertificate, TLSSocket } from "node:tls";
+import { peerText } from "../domain/peer.ts";
 
-/** For the log: an address, and to whom the client's certificate is made out, if there is one that verified. */
-export function peerText(address: string, certificate: PeerCertificate | undefined): string {
-  const name = certificate ? nameOf(certificate) : "";
-  return name === "" ? address : `${address} (${name})`;
+/** A gRPC call's peer, as `peerText` has it. `peer` is as the library tells it, such as "10.0.0.7:41234" or "[::1]:41234". */
+export function grpcPeerOf(peer: string, certificate: PeerCertificate | undefined): string {
+  // The port is another for each connection.
+  return peerText(peer.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"), nameOf(certificate));
 }
 
 const known = new WeakMap<Socket, string>();
 
-/** The same of a connection. */
+/** A connection's peer, as `peerText` has it. */
 export function peerOf(socket: Socket): string {
   const address = socket.remoteAddress ?? "";
   if (!(socket instanceof TLSSocket) || !socket.authorized) return address;
-  const text = known.get(socket) ?? peerText(address, socket.getPeerCertificate());
+  const text = known.get(socket) ?? peerText(address, nameOf(socket.getPeerCertificate()));
   known.set(socket, text);
   return text;
 }
@@ -21,7 +22,9 @@ export function peerOf(socket: Socket): string {
 const LONGEST_NAME = 200;
 
 /** Its first URI, as workloads have it, or else the common name. */
-function nameOf({ subject, subjectaltname = "" }: PeerCertificate): string {
+function nameOf(certificate: PeerCertificate | undefined): string {
+  if (!certificate) return "";
+  const { subject, subjectaltname = "" } = certificate;
   const uri = /(?:^|, )URI:([^,"]+)/.exec(subjectaltname)?.[1];
   const name = uri ?? [subject?.CN ?? ""].flat()[0] ?? "";
   return name.slice(0, LONGEST_NAME);

@@ -21,6 +21,8 @@ export type MongodOptions = {
   readonly cacheSizeMib?: number;
   /** Lets tests set fail points. */
   readonly failPoints?: boolean;
+  /** Writes its files uncompressed, so that tests can search them. */
+  readonly uncompressed?: boolean;
 };
 
 /** On another port, mongod asks who answers on its former one; a program that takes the connection and is silent costs it 30 s. */
@@ -63,6 +65,16 @@ export async function startMongodMember(options: MongodOptions & { replSet: stri
       ...["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"],
       ...["--setParameter", "diagnosticDataCollectionEnabled=false"],
       ...(options.failPoints ? ["--setParameter", "enableTestCommands=1"] : []),
+      ...(options.uncompressed
+        ? [
+            "--wiredTigerCollectionBlockCompressor",
+            "none",
+            "--wiredTigerJournalCompressor",
+            "none",
+            "--wiredTigerIndexPrefixCompression",
+            "0",
+          ]
+        : []),
     ],
     isReady: takesConnections,
   });

@@ -1,4 +1,5 @@
-import { createHash, createSecretKey, type KeyObject, randomBytes } from "node:crypto";
+import { createHash, createSecretKey, type KeyObject, randomBytes, randomUUID } from "node:crypto";
+import { open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { readOrCreateSecret } from "../secret-file.ts";
 import { decrypt, encrypt, NONCE_BYTES } from "./aes-gcm.ts";
@@ -30,9 +31,39 @@ export function parseMasterKeys(text: string): MasterKeys {
   return { newest, byId: new Map(keys.map((key) => [key.id, key])) };
 }
 
+/** The file of a development instance's master keys. */
+export function developmentMasterKeyFile(dataDir: string): string {
+  return join(dataDir, "keys", "master.key");
+}
+
+/** Reads the master keys of a file. Throws an Error that names it and shows nothing of it. */
+export async function readMasterKeys(path: string): Promise<MasterKeys> {
+  const text = await readFile(path, "utf8");
+  try {
+    return parseMasterKeys(text);
+  } catch (cause) {
+    throw new Error(`${path} does not hold master keys`, { cause });
+  }
+}
+
+/** Puts a new master key before those that a file holds. The others stay: what they have wrapped needs them. */
+export async function addMasterKey(path: string): Promise<MasterKeys> {
+  await readMasterKeys(path);
+  const draft = `${path}.${randomUUID()}`;
+  try {
+    await using file = await open(draft, "wx", 0o600);
+    await file.writeFile(`${randomBytes(KEY_BYTES).toString("base64")}\n${await readFile(path, "utf8")}`);
+    await file.sync();
+    await rename(draft, path);
+  } finally {
+    await rm(draft, { force: true });
+  }
+  return await readMasterKeys(path);
+}
+
 /** The master key of a development instance, in `<dataDir>/keys/master.key`; made on first use. */
 export async function createDevelopmentMasterKeys(dataDir: string): Promise<MasterKeys> {
-  const path = join(dataDir, "keys", "master.key");
+  const path = developmentMasterKeyFile(dataDir);
   const text = await readOrCreateSecret(path, () => `${randomBytes(KEY_BYTES).toString("base64")}\n`);
   try {
     return parseMasterKeys(text);
@@ -51,7 +82,7 @@ export function wrapKey(masterKeys: MasterKeys, secret: Uint8Array, binding: str
 /** Unwraps what `wrapKey` wrapped with the same binding. Throws SealBroken if it was altered, an Error if its master key is not given. */
 export function unwrapKey(masterKeys: MasterKeys, { wrapped, nonce, masterKeyId }: WrappedKey, binding: string): Uint8Array {
   const master = masterKeys.byId.get(masterKeyId);
-  if (!master) throw new Error(`a personal key is wrapped under master key ${masterKeyId}, which is not among those configured`);
+  if (!master) throw new Error(`a key is wrapped under master key ${masterKeyId}, which is not among those configured`);
   return decrypt(master.key, nonce, wrapped, binding);
 }
 

@@ -1,102 +1,86 @@
-import { randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { LRUCache } from "lru-cache";
 import { Binary, type Db } from "mongodb";
 import { type Sealed, SealedSchema } from "../gen/ordertrail/events/v1/values_pb.js";
-import { type MasterKeys, unwrapKey, wrapKey } from "./master-key.ts";
+import { batched } from "../log/batched.ts";
+import { erasuresOf } from "./erasure-document.ts";
+import type { KeyWrapper } from "./key-wrapper.ts";
+import { findOrMakeKeys, type WantedKey } from "./make-keys.ts";
 import { type DataKey, deriveDataKey, open, seal } from "./sealing.ts";
+import { ensureKeyIndexes, hex, personalKeysOf, ROUND_TRIP_MS, type StoredKey, unwrapStored } from "./stored-key.ts";
 
 /**
- * Seals and opens personal data, each person's under keys of their own: whoever deletes those keys erases the person.
+ * Seals and opens personal data, each person's under keys of their own, one for each day: whoever deletes all of them
+ * erases the person, whoever deletes those of a day what was sealed on that day.
  * A person is named like "customer-1" or "driver-1"; a context names the place of the data, like "order-1/recipient".
  */
 export type PersonalKeys = {
   /**
-   * Seals under the person's newest key, which is made, durably on a majority, if there is none.
-   * Equal data in the same context seals to equal bytes until the person's key changes.
+   * Seals under the person's key of today, which is made, durably on a majority, if there is none; undefined when the
+   * person has been erased. Equal data in the same context seals to equal bytes on the same day.
    */
-  seal(person: string, plaintext: Uint8Array, context: string): Promise<Sealed>;
+  seal(person: string, plaintext: Uint8Array, context: string): Promise<Sealed | undefined>;
   /** Opens what was sealed for this context; undefined when its key has been destroyed. Throws SealBroken if it was altered. */
   open(sealed: Sealed, context: string): Promise<Uint8Array | undefined>;
   /** Opens many as `open` does, in order, with at most one query. */
   openMany(items: readonly { readonly sealed: Sealed; readonly context: string }[]): Promise<(Uint8Array | undefined)[]>;
-};
-
-/** A document of `personal_keys`. The newest generation of a person's key seals; all of them open. */
-type StoredKey = {
-  readonly _id: Binary;
-  readonly person: string;
-  readonly generation: number;
-  readonly wrapped: Binary;
-  readonly nonce: Binary;
-  readonly master_key_id: string;
-  readonly created_at: Date;
+  /** Forgets the person's keys here, in this process. To be called when they are destroyed. */
+  forget(person: string): void;
 };
 
 type PersonalKey = { readonly id: Uint8Array; readonly dataKey: DataKey };
+type RememberedKey = { readonly person: string; readonly dataKey: DataKey };
 
-const KEY_ID_BYTES = 16;
-const SECRET_BYTES = 32;
-const FIRST_GENERATION = 1;
+const DAY_MS = 86_400_000;
 const REMEMBERED_KEYS = 10_000;
-/** For how long a process may still use a key that another has destroyed. */
+/** For how long a key is remembered unsealed; destroyed ones are forgotten sooner (see `Erasures.learn`). */
 const REMEMBERED_MS = 5 * 60 * 1000;
-const ROUND_TRIP_MS = 5000;
 
-/** The personal keys in the collection `personal_keys` of `db`, wrapped under the master keys. */
-export function createPersonalKeys(db: Db, masterKeys: MasterKeys, clock: () => Date): PersonalKeys {
-  const keys = db.collection<StoredKey>("personal_keys");
+/** The generation that seals at a time. */
+export function generationAt(time: Date): number {
+  return Math.floor(time.getTime() / DAY_MS);
+}
+
+/** The personal keys in the collection `personal_keys` of `db`, wrapped by `wrapper`. */
+export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Date): PersonalKeys {
+  const keys = personalKeysOf(db);
   const bounds = { max: REMEMBERED_KEYS, ttl: REMEMBERED_MS, ttlResolution: 0, perf: { now: () => clock().getTime() } };
-  const byId = new LRUCache<string, DataKey>(bounds);
-  /** Promises, so that calls for the same person at the same time ask once. */
-  const newestOf = new LRUCache<string, Promise<PersonalKey>>(bounds);
+  const byId = new LRUCache<string, RememberedKey>(bounds);
+  /** By person and generation. Promises, so that calls for the same person at the same time ask once. */
+  const sealing = new LRUCache<string, Promise<PersonalKey>>(bounds);
   let indexed: Promise<unknown> | undefined;
 
-  function newestKey(person: string): Promise<PersonalKey> {
-    const known = newestOf.get(person);
+  /** From the primary as it is, for a new primary may not show at majority yet what was acknowledged before. */
+  const isErased = batched<string, boolean>(async (people) => {
+    const found = await erasuresOf(db)
+      .find({ _id: { $in: [...new Set(people)] } }, { projection: { _id: 1 }, readConcern: "local", timeoutMS: ROUND_TRIP_MS })
+      .toArray();
+    const erased = new Set(found.map(({ _id }) => _id));
+    return people.map((person) => erased.has(person));
+  });
+
+  const nameOfToday = (person: string) => `${person}/${generationAt(clock())}`;
+
+  function keyOfToday(person: string): Promise<PersonalKey> {
+    const name = nameOfToday(person);
+    const known = sealing.get(name);
     if (known) return known;
-    const loading = loadNewest(person);
-    newestOf.set(person, loading);
-    loading.catch(() => {
-      if (newestOf.peek(person) === loading) newestOf.delete(person);
+    const making = findOrMake({ person, generation: generationAt(clock()) }).then(remember);
+    sealing.set(name, making);
+    making.catch(() => {
+      if (sealing.peek(name) === making) sealing.delete(name);
     });
-    return loading;
+    return making;
   }
 
-  async function loadNewest(person: string): Promise<PersonalKey> {
-    // At majority: a key that is taken back with a deposed primary would leave what it sealed closed for ever.
-    const stored = await keys.findOne(
-      { person },
-      { sort: { generation: -1 }, readConcern: "majority", readPreference: "primary", timeoutMS: ROUND_TRIP_MS },
-    );
-    return remember(stored ?? (await createFirst(person)));
-  }
+  /** Those that are asked for while a batch is away go with the next: orders of many people at a time share round trips. */
+  const findOrMake = batched<WantedKey, StoredKey>(async (wanted) => {
+    await ensureIndexes();
+    return await findOrMakeKeys(keys, wrapper, wanted, clock());
+  });
 
-  /** The person's first key: made here, or by another process that was faster; on a majority in either case. */
-  async function createFirst(person: string): Promise<StoredKey> {
-    await ensureIndex();
-    const id = randomBytes(KEY_ID_BYTES);
-    const { wrapped, nonce, masterKeyId } = wrapKey(masterKeys, randomBytes(SECRET_BYTES), bindingOf(id, person, FIRST_GENERATION));
-    const stored = await keys.findOneAndUpdate(
-      { person, generation: FIRST_GENERATION },
-      {
-        $setOnInsert: {
-          _id: new Binary(id),
-          wrapped: new Binary(wrapped),
-          nonce: new Binary(nonce),
-          master_key_id: masterKeyId,
-          created_at: clock(),
-        },
-      },
-      { upsert: true, returnDocument: "after", writeConcern: { w: "majority", journal: true }, timeoutMS: ROUND_TRIP_MS },
-    );
-    if (!stored) throw new Error("an upsert into personal_keys returned no document");
-    return stored;
-  }
-
-  /** Without the index, two processes could each make a first key for the same person. */
-  async function ensureIndex(): Promise<void> {
-    indexed ??= keys.createIndex({ person: 1, generation: 1 }, { unique: true, timeoutMS: ROUND_TRIP_MS });
+  async function ensureIndexes(): Promise<void> {
+    indexed ??= ensureKeyIndexes(keys);
     try {
       await indexed;
     } catch (error) {
@@ -105,11 +89,10 @@ export function createPersonalKeys(db: Db, masterKeys: MasterKeys, clock: () => 
     }
   }
 
-  function remember(stored: StoredKey): PersonalKey {
+  async function remember(stored: StoredKey): Promise<PersonalKey> {
     const id = stored._id.value();
-    const wrapped = { wrapped: stored.wrapped.value(), nonce: stored.nonce.value(), masterKeyId: stored.master_key_id };
-    const dataKey = deriveDataKey(unwrapKey(masterKeys, wrapped, bindingOf(id, stored.person, stored.generation)));
-    byId.set(hex(id), dataKey);
+    const dataKey = deriveDataKey(await unwrapStored(wrapper, stored));
+    byId.set(hex(id), { person: stored.person, dataKey });
     return { id, dataKey };
   }
 
@@ -119,20 +102,16 @@ export function createPersonalKeys(db: Db, masterKeys: MasterKeys, clock: () => 
     const unknown = new Map<string, Uint8Array>();
     for (const id of ids) {
       const name = hex(id);
-      const dataKey = byId.get(name);
-      if (dataKey) found.set(name, dataKey);
+      const known = byId.get(name);
+      if (known) found.set(name, known.dataKey);
       else unknown.set(name, id);
     }
     if (unknown.size === 0) return found;
     // Not at majority: a new primary has every key that was used, a little before it counts them as its majority's.
-    const cursor = keys.find(
-      { _id: { $in: Array.from(unknown.values(), (id) => new Binary(id)) } },
-      { readConcern: "local", readPreference: "primary", timeoutMS: ROUND_TRIP_MS },
-    );
-    for await (const stored of cursor) {
-      const { id, dataKey } = remember(stored);
-      found.set(hex(id), dataKey);
-    }
+    const stored = await keys
+      .find({ _id: { $in: Array.from(unknown.values(), (id) => new Binary(id)) } }, { readConcern: "local" })
+      .toArray();
+    for (const { id, dataKey } of await Promise.all(stored.map(remember))) found.set(hex(id), dataKey);
     return found;
   }
 
@@ -144,24 +123,28 @@ export function createPersonalKeys(db: Db, masterKeys: MasterKeys, clock: () => 
     });
   }
 
+  function forget(person: string): void {
+    for (const [name, key] of byId.entries()) if (key.person === person) byId.delete(name);
+    for (const name of sealing.keys()) if (name.startsWith(`${person}/`)) sealing.delete(name);
+  }
+
   return {
     async seal(person, plaintext, context) {
-      const { id, dataKey } = await newestKey(person);
-      return create(SealedSchema, { keyId: id, ...seal(dataKey, plaintext, context) });
+      const known = sealing.get(nameOfToday(person));
+      // No key is made for one who is erased.
+      if (!known && (await isErased(person))) return undefined;
+      const { id, dataKey } = await (known ?? keyOfToday(person));
+      // With the key at hand: an erasure that is not seen even now destroys the key after it was made, not before.
+      if (!(await isErased(person))) return create(SealedSchema, { keyId: id, ...seal(dataKey, plaintext, context) });
+      forget(person);
+      if (!known) await keys.deleteOne({ _id: new Binary(id) });
+      return undefined;
     },
     async open(sealed, context) {
       const [plaintext] = await openMany([{ sealed, context }]);
       return plaintext;
     },
     openMany,
+    forget,
   };
-}
-
-/** Ties a wrapped key to its document, so that moving it into another person's is noticed. */
-function bindingOf(id: Uint8Array, person: string, generation: number): string {
-  return `personal-key/${hex(id)}/${person}/${generation}`;
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("hex");
 }

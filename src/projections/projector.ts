@@ -32,6 +32,8 @@ export type RebuildProgress = { readonly position: number; readonly target: numb
 export type Projector = {
   /** The names of the projections. */
   readonly names: readonly string[];
+  /** Those that `verify` compares: the ones of documents. */
+  readonly comparable: readonly string[];
   /** Begins to run the projections, each when no other process does. */
   start(): void;
   /** Ends that; resolves when their leases are free for others. */
@@ -51,24 +53,27 @@ export type ProjectorOptions = {
   readonly logger: Logger;
   /** How long another process waits before it takes over from one that is not heard of. */
   readonly leaseMs: number;
+  /** Names of projections that something else runs, by the same leases: they are listed, waited for and rebuilt alike. */
+  readonly others?: readonly string[];
 };
 
 const REPORT_MS = 100;
 
 /** The projector of this process. It runs nothing until it is started. */
-export function createProjector({ db, reader, logger, leaseMs }: ProjectorOptions, projections: readonly Projection[]): Projector {
+export function createProjector(options: ProjectorOptions, projections: readonly Projection[]): Projector {
+  const { db, reader, logger, leaseMs, others = [] } = options;
   const checkpoints = checkpointsOf(db);
   const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
   const stopping = new AbortController();
   let running: Promise<unknown> | undefined;
   /** The leases that this process holds. */
   const held = new Map<string, Lease>();
-  const known = new Map(
-    projections.map((projection) => [projection.name, { projection, position: createPosition(() => positionOf(projection.name)) }]),
-  );
+  const names = [...projections.map(({ name }) => name), ...others];
+  const positions = new Map(names.map((name) => [name, createPosition(() => positionOf(name))]));
+  const known = new Map(projections.map((projection) => [projection.name, projection]));
 
-  function find(name: string) {
-    const found = known.get(name);
+  function find<Found>(all: ReadonlyMap<string, Found>, name: string): Found {
+    const found = all.get(name);
     if (!found) throw new Error(`there is no projection ${name}`);
     return found;
   }
@@ -94,7 +99,7 @@ export function createProjector({ db, reader, logger, leaseMs }: ProjectorOption
         if (lease) {
           held.set(projection.name, lease);
           try {
-            await runTerm({ db, reader, logger, projection, lease, leaseMs, position: find(projection.name).position, signal });
+            await runTerm({ db, reader, logger, projection, lease, leaseMs, position: find(positions, projection.name), signal });
           } finally {
             held.delete(projection.name);
             await lease.release();
@@ -124,8 +129,8 @@ export function createProjector({ db, reader, logger, leaseMs }: ProjectorOption
   }
 
   async function* rebuild(name: string, signal: AbortSignal): AsyncGenerator<RebuildProgress, void, undefined> {
-    const { projection } = find(name);
-    await ensureCheckpoint(projection);
+    const projection = known.get(name);
+    if (projection) await ensureCheckpoint(projection);
     const id = await askForRebuild(name);
     for (;;) {
       const [checkpoint] = await readCheckpoints(checkpoints, [name]);
@@ -140,7 +145,8 @@ export function createProjector({ db, reader, logger, leaseMs }: ProjectorOption
   }
 
   return {
-    names: projections.map(({ name }) => name),
+    names,
+    comparable: [...known.keys()],
     start() {
       running ??= Promise.all(projections.map(run));
     },
@@ -148,10 +154,10 @@ export function createProjector({ db, reader, logger, leaseMs }: ProjectorOption
       stopping.abort();
       await running;
     },
-    waitFor: (name, position, signal) => find(name).position.waitFor(position, signal),
+    waitFor: (name, position, signal) => find(positions, name).waitFor(position, signal),
     async states() {
-      const found = new Map((await readCheckpoints(checkpoints, [...known.keys()])).map((checkpoint) => [checkpoint.name, checkpoint]));
-      return projections.map(({ name }) => {
+      const found = new Map((await readCheckpoints(checkpoints, names)).map((checkpoint) => [checkpoint.name, checkpoint]));
+      return names.map((name) => {
         const checkpoint = found.get(name);
         return {
           name,
@@ -164,6 +170,6 @@ export function createProjector({ db, reader, logger, leaseMs }: ProjectorOption
       });
     },
     rebuild,
-    verify: (name, signal) => verifyProjection({ db, reader, checkpoints }, find(name).projection, signal),
+    verify: (name, signal) => verifyProjection({ db, reader, checkpoints }, find(known, name), signal),
   };
 }

@@ -14,11 +14,11 @@ import type { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 
 /** What a handler knows of a call besides the request. */
 export type Call = {
-  /** Who calls; the method is open to their role. Whether the order is theirs is for the handler to check. */
+  /** Who calls; the method is open to their role. Whether the order is theirs is for the handler to check. Of role UNSPECIFIED for a public method. */
   readonly caller: Caller;
   /** The way by which the call came in. */
   readonly door: Door;
-  /** The address from which the call comes. */
+  /** Where the call comes from, as `peerText` has it. */
   readonly peer: string;
   /** Identifies the call in logs, events and answers: the caller's x-request-id, or a new one. */
   readonly traceId: string;

@@ -1,21 +1,33 @@
+import { hostname } from "node:os";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { Denials } from "../access/denials.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { OperationsService } from "../gen/ordertrail/v1/operations_service_pb.js";
 import type { LogReader } from "../log/reader.ts";
+import type { RotationProgress } from "../privacy/key-rotation.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { ServiceHandlers } from "./call.ts";
 
-/** OperationsService: shows and steers the projections. */
+/** OperationsService: shows and steers the projections, shows what was denied, and has keys rotated. */
 export function createOperationsService({
   projector,
   reader,
+  denials,
+  rotateKeys,
 }: {
   readonly projector: Projector;
   readonly reader: LogReader;
+  readonly denials: Pick<Denials, "counts">;
+  readonly rotateKeys: (signal: AbortSignal) => AsyncIterable<RotationProgress>;
 }): ServiceHandlers<typeof OperationsService> {
   function known(name: string): string {
     if (projector.names.includes(name)) return name;
     throw new Refusal("PROJECTION_NOT_FOUND", `there is no projection ${name}; there are ${projector.names.join(", ")}`, { name });
+  }
+
+  function comparable(name: string): string {
+    if (projector.comparable.includes(known(name))) return name;
+    throw new Refusal("PROJECTION_NOT_FOUND", `${name} is not compared by document: AuditService.VerifyLog verifies it`, { name });
   }
 
   return {
@@ -42,8 +54,27 @@ export function createOperationsService({
     },
 
     async *verifyProjection({ name }, call) {
-      for await (const { checked, different, difference, done } of projector.verify(known(name), call.signal)) {
+      for await (const { checked, different, difference, done } of projector.verify(comparable(name), call.signal)) {
         yield { checked: BigInt(checked), different: BigInt(different), done, ...(difference && { difference }) };
+      }
+    },
+
+    async listDenials() {
+      return {
+        process: `${hostname()}:${process.pid}`,
+        denials: denials.counts().map(({ count, limited, ...what }) => ({ ...what, count: BigInt(count), limited: BigInt(limited) })),
+      };
+    },
+
+    async *rotateKeys(_, call) {
+      for await (const { masterKeyId, rewrapped, left, done } of rotateKeys(call.signal)) {
+        if (done) call.logger.info({ master_key_id: masterKeyId, rewrapped, left }, "personal keys were wrapped anew");
+        yield {
+          masterKeyId,
+          rewrapped: BigInt(rewrapped),
+          left: left.map(({ masterKeyId: older, keys }) => ({ masterKeyId: older, personalKeys: BigInt(keys) })),
+          done,
+        };
       }
     },
   };

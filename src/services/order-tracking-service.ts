@@ -24,6 +24,7 @@ import type { DriverLocations } from "../projections/driver-locations.ts";
 import type { OrderTrackings } from "../projections/order-tracking.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { Call, ServiceHandlers } from "./call.ts";
+import { presentEventToLink } from "./link-view.ts";
 import { isPersonal, recordedOrigin } from "./origin.ts";
 import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
 import { presentOrders, sealedContext, showsLocation } from "./present-order.ts";
@@ -54,6 +55,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     request: { readonly orderId: string; readonly requestId: string },
     command: OrderCommand,
     call: Call,
+    refusal?: Refusal,
   ) {
     const { caller } = call;
     const origin = await originOf(request.orderId, call);
@@ -67,6 +69,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         door: call.door,
         origin,
         decide: (state) => {
+          if (refusal) throw refusal;
           if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw notFound(request.orderId);
           return decide(state, command, caller);
         },
@@ -141,6 +144,8 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         request,
         { type: "InitTracking", orderId, storeId, customerId, deliveryProvider, items, recipient: sealed, metadata },
         call,
+        // A request_id of before the erasure still gets its answer, so this is for the decision to refuse.
+        recipient && !sealed ? customerErased(customerId) : undefined,
       );
     },
 
@@ -215,7 +220,8 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         const event = events[index];
         if (event) event.note = Buffer.from(opened[n] ?? []).toString();
       });
-      return { events, nextPageToken: lastVersion < snapshot.version ? formatPageToken([lastVersion], { orderId }) : "" };
+      const shown = call.caller.role === Role.LINK ? events.map(presentEventToLink) : events;
+      return { events: shown, nextPageToken: lastVersion < snapshot.version ? formatPageToken([lastVersion], { orderId }) : "" };
     },
 
     async updateStatus(request, call) {
@@ -223,6 +229,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       if (status === OrderStatus.CANCELLED)
         return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, reason: note }, call);
       if (note === "") return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status }, call);
+      // Of one who has been erased nothing personal is kept; the order goes on all the same.
       const sealed = await keys.seal(await customerOf(orderId), Buffer.from(note), sealedContext.note(orderId));
       return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, note: sealed }, call);
     },
@@ -324,6 +331,14 @@ function takesLocation(state: OrderState): boolean {
 
 function notFound(orderId: string): Refusal {
   return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
+}
+
+function customerErased(customerId: string): Refusal {
+  return new Refusal(
+    "CUSTOMER_ERASED",
+    `customer ${customerId} has been erased, and no personal data is taken for them any more: use a new customer_id`,
+    { customer_id: customerId },
+  );
 }
 
 function logMove(call: Call, requestId: string, { before, state, version, position }: Outcome<OrderState>): void {

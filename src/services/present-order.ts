@@ -3,7 +3,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import type { OrderState, SubstitutionState } from "../domain/order.ts";
-import type { Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
+import { Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
   type DriverDetails,
   DriverDetailsSchema,
@@ -17,6 +17,7 @@ import {
 import type { Snapshot } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
 import { type DriverPoint, STATUSES_WITH_LOCATION } from "../projections/driver-locations.ts";
+import { presentToLink } from "./link-view.ts";
 
 /** The contexts that bind what is sealed to its place: moved elsewhere, it does not open. */
 export const sealedContext = {
@@ -58,7 +59,8 @@ export async function presentOrders(orders: readonly Presentable[], caller: Call
     };
   });
   const opened = wanted.length === 0 ? [] : await keys.openMany(wanted);
-  return finished.map((finish) => finish(opened));
+  const presented = finished.map((finish) => finish(opened));
+  return caller.role === Role.LINK ? presented.map(presentToLink) : presented;
 }
 
 type Opened = {

@@ -5,11 +5,11 @@ import { join } from "node:path";
 import type { JWK } from "jose";
 import pino from "pino";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { fileKeys, type KeySource, remoteKeys } from "../../src/access/key-source.ts";
+import { fileKeys, type IssuerKeyMemory, type KeySource, remoteKeys } from "../../src/access/key-source.ts";
 import { createTokenVerifier } from "../../src/access/tokens.ts";
 import { Unavailable } from "../../src/domain/refusal.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { AUDIENCE, ISSUER, makeIssuerKey } from "./issuer.ts";
+import { makeIssuerKey, trusting } from "./issuer.ts";
 
 const older = await makeIssuerKey();
 const newer = await makeIssuerKey();
@@ -17,9 +17,7 @@ const exp = Math.floor(Date.now() / 1000) + 24 * 3600;
 
 /** Verifies without remembering anything between calls. */
 const verify = (keys: KeySource, token: string) =>
-  createTokenVerifier({ keys, issuer: ISSUER, audience: AUDIENCE, clockSkewSeconds: 0, clock: () => new Date(), cacheSize: 1 }).verify(
-    token,
-  );
+  createTokenVerifier({ ...trusting(keys), clockSkewSeconds: 0, clock: () => new Date(), cacheSize: 1 }).verify(token);
 
 const unknownKey = expect.objectContaining({ reason: "UNAUTHENTICATED", message: expect.stringContaining("a key that is not known here") });
 
@@ -117,6 +115,30 @@ describe("keys at an issuer's address", () => {
     expect(issuer.requests()).toBe(1);
   });
 
+  it("that were saved are in use from the start while the issuer is away, until it is back", async () => {
+    await using issuer = await startIssuer(older.publicJwk);
+    const saved = new Map<string, string>();
+    const memory = {
+      save: async ({ href }: URL, keySet: string) => void saved.set(href, keySet),
+      load: async ({ href }: URL) => saved.get(href),
+    };
+    const token = await older.sign({ exp });
+    await verify(issuer.source(memory), token);
+    expect([...saved.values()].join()).toContain(older.publicJwk.kid);
+    issuer.fail();
+    await expect(verify(issuer.source(), token)).rejects.toBeInstanceOf(Unavailable);
+    const restarted = issuer.source(memory);
+    await expect(verify(restarted, token)).resolves.toBeDefined();
+    issuer.recover();
+    issuer.publish(newer.publicJwk);
+    const verifyLater = async () => {
+      pass(31);
+      return await verify(restarted, token).catch((error: unknown) => error);
+    };
+    await vi.waitFor(async () => expect(await verifyLater()).toEqual(unknownKey), { timeout: 5000 });
+    expect([...saved.values()].join()).toContain(newer.publicJwk.kid);
+  });
+
   it("are unavailable when nobody answers at that address", async () => {
     const issuer = await startIssuer(older.publicJwk);
     await issuer[Symbol.asyncDispose]();
@@ -136,12 +158,16 @@ async function startIssuer(first: JWK) {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   return {
-    source: () => remoteKeys(new URL(`http://127.0.0.1:${port}/jwks.json`), () => new Date(), pino({ level: "silent" })),
+    source: (memory?: IssuerKeyMemory) =>
+      remoteKeys(new URL(`http://127.0.0.1:${port}/jwks.json`), () => new Date(), pino({ level: "silent" }), memory),
     publish(key: JWK) {
       body = JSON.stringify({ keys: [key] });
     },
     fail() {
       status = 503;
+    },
+    recover() {
+      status = 200;
     },
     requests: () => requests,
     async [Symbol.asyncDispose]() {

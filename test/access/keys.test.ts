@@ -5,7 +5,7 @@ import { createDevelopmentKeys, developmentKeyFile } from "../../src/access/keys
 import { createTokenVerifier } from "../../src/access/tokens.ts";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { AUDIENCE, ISSUER } from "./issuer.ts";
+import { AUDIENCE, ISSUER, trusting } from "./issuer.ts";
 
 const claims = { iss: ISSUER, aud: AUDIENCE, sub: "operator-1", role: "operator" };
 
@@ -15,9 +15,7 @@ describe("development keys", () => {
     const token = await (await createDevelopmentKeys(dir.path)).sign(claims, { expiresInSeconds: 60 });
     let now = Date.now();
     const { verify } = createTokenVerifier({
-      keys: fileKeys(developmentKeyFile(dir.path)),
-      issuer: ISSUER,
-      audience: AUDIENCE,
+      ...trusting(fileKeys(developmentKeyFile(dir.path))),
       clockSkewSeconds: 0,
       clock: () => new Date(now),
       cacheSize: 1,

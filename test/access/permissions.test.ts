@@ -5,6 +5,7 @@ import {
   assertComplete,
   checkFilters,
   checkMethod,
+  isPublic,
   mayAccess,
   type OrderParties,
   PERMISSIONS,
@@ -14,13 +15,31 @@ import {
 import type { Caller } from "../../src/domain/caller.ts";
 import { DeliveryProvider, OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
+import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 
-const SERVICES = [OrderTrackingService, OperationsService, AuditService];
+const SERVICES = [OrderTrackingService, OperationsService, AuditService, AuthService];
 const RPCS = SERVICES.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`));
 
+/** What is served besides the services, by libraries or as documents. */
+const OTHERS = [
+  "grpc.health.v1.Health/Check",
+  "grpc.health.v1.Health/List",
+  "grpc.health.v1.Health/Watch",
+  "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+  "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+  "GET /healthz",
+  "GET /readyz",
+  "GET /openapi.json",
+  "GET /.well-known/jwks.json",
+];
+/** What is served of the log besides RPCs. */
+const AUDIT_PATHS = ["GET /audit/checkpoint", "GET /audit/tile/{level}/{index}", "GET /audit/tile/entries/{index}"];
+const PUBLIC = ["IssueToken", "RefreshToken", "RevokeToken"].map((name) => `ordertrail.v1.AuthService/${name}`);
+
 const order = {
+  orderId: "order-1",
   customerId: "customer-1",
   storeId: "store-1",
   deliveryProvider: DeliveryProvider.UBER,
@@ -36,29 +55,58 @@ const owners = {
   partner: { role: Role.PARTNER, subject: "uber", provider: DeliveryProvider.UBER },
   auditor: { role: Role.AUDITOR, subject: "auditor-1" },
   operator: { role: Role.OPERATOR, subject: "operator-1" },
+  link: { role: Role.LINK, subject: "link-1", orderId: "order-1" },
 } satisfies Readonly<Record<string, Caller>>;
 const callers = Object.entries<Caller>(owners);
 const owner = (role: string) => new Map(callers).get(role) as Caller;
 
 const others: readonly OrderParties[] = [
-  { ...order, customerId: "customer-2", storeId: "store-2", deliveryProvider: DeliveryProvider.DOORDASH, driver: undefined },
-  { customerId: "store-1", storeId: "customer-1", deliveryProvider: DeliveryProvider.UNSPECIFIED, driver: undefined },
+  {
+    ...order,
+    orderId: "order-2",
+    customerId: "customer-2",
+    storeId: "store-2",
+    deliveryProvider: DeliveryProvider.DOORDASH,
+    driver: undefined,
+  },
+  {
+    ...order,
+    orderId: "order-2",
+    customerId: "store-1",
+    storeId: "customer-1",
+    deliveryProvider: DeliveryProvider.UNSPECIFIED,
+    driver: undefined,
+  },
 ];
 
 describe("the permission table", () => {
-  it("has every RPC, and none that does not exist", () => {
-    expect(() => assertComplete(SERVICES)).not.toThrow();
-    expect([...PERMISSIONS.keys()].sort()).toEqual([...RPCS].sort());
+  it("has every RPC and path, and none that does not exist", () => {
+    expect(() => assertComplete(SERVICES, [...OTHERS, ...AUDIT_PATHS])).not.toThrow();
+    expect([...PERMISSIONS.keys()].sort()).toEqual([...RPCS, ...OTHERS, ...AUDIT_PATHS].sort());
+  });
+
+  it("opens to everybody what looks at something else than a token, and what operators and verifiers ask for", () => {
+    expect([...PERMISSIONS.keys()].filter(isPublic).sort()).toEqual([...PUBLIC, ...OTHERS].sort());
+  });
+
+  it("opens to the holder of a tracking link the order and its history, and nothing else", () => {
+    const opened = RPCS.filter((rpc) => !isPublic(rpc) && isOpenTo(owners.link, rpc));
+    expect(opened).toEqual(["GetTracking", "GetHistory"].map((name) => `ordertrail.v1.OrderTrackingService/${name}`));
   });
 
   it("is found incomplete when an RPC is missing", () => {
     const [first, ...rest] = OrderTrackingService.methods;
     const grown = { ...OrderTrackingService, methods: [{ ...first, name: "EraseEverything" } as typeof first, ...rest] };
     expect(() => assertComplete([grown as typeof OrderTrackingService])).toThrow("ordertrail.v1.OrderTrackingService/EraseEverything");
+    expect(() => assertComplete(SERVICES, ["GET /secrets"])).toThrow("GET /secrets");
   });
 
   it.each(documentedCells())("lets a %2$s call %1$s as documented: %3$s", (rpc, role, cell) => {
     const caller = owner(role);
+    if (cell === "public") {
+      expect(isPublic(rpc)).toBe(true);
+      return;
+    }
     if (cell === "–") {
       expect(() => checkMethod(caller, rpc)).toThrow(
         expect.objectContaining({ reason: "PERMISSION_DENIED", metadata: { role, method: rpc } }),
@@ -83,7 +131,8 @@ describe("the permission table", () => {
   it("denies everything to the roles that no token has", () => {
     for (const role of [Role.SYSTEM, Role.UNSPECIFIED]) {
       const caller = { role, subject: "x" };
-      for (const rpc of RPCS) expect(() => checkMethod(caller, rpc)).toThrow(expect.objectContaining({ reason: "PERMISSION_DENIED" }));
+      for (const rpc of RPCS.filter((name) => !isPublic(name)))
+        expect(() => checkMethod(caller, rpc)).toThrow(expect.objectContaining({ reason: "PERMISSION_DENIED" }));
       expect(mayAccess(caller, order)).toBe(false);
       expect(() => scopeOf(caller)).toThrow(expect.objectContaining({ reason: "PERMISSION_DENIED" }));
     }
@@ -181,6 +230,7 @@ describe("personal data", () => {
         driver: { recipient: !final, driver: true },
         partner: { recipient: !final, driver: true },
         auditor: { recipient: false, driver: false },
+        link: { recipient: false, driver: driverKnown },
       });
     },
   );
@@ -193,6 +243,15 @@ describe("personal data", () => {
     }
   });
 });
+
+function isOpenTo(caller: Caller, rpc: string): boolean {
+  try {
+    checkMethod(caller, rpc);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /** The cells of the table in docs/access.md: RPC, role, what it says. */
 function documentedCells(): [rpc: string, role: string, cell: string][] {

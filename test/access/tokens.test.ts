@@ -6,7 +6,7 @@ import type { KeySource } from "../../src/access/key-source.ts";
 import { createTokenVerifier, type TokenVerifier } from "../../src/access/tokens.ts";
 import { Unavailable } from "../../src/domain/refusal.ts";
 import { DeliveryProvider, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
-import { AUDIENCE, ISSUER, makeIssuerKey } from "./issuer.ts";
+import { AUDIENCE, ISSUER, makeIssuerKey, trusting } from "./issuer.ts";
 
 const START_SECONDS = 1_800_000_000;
 const SKEW_SECONDS = 30;
@@ -23,9 +23,7 @@ function makeVerifier(keys: KeySource, cacheSize = 100): TokenVerifier {
     return keys(header, token);
   };
   return createTokenVerifier({
-    keys: counted,
-    issuer: ISSUER,
-    audience: AUDIENCE,
+    ...trusting(counted),
     clockSkewSeconds: SKEW_SECONDS,
     clock: () => new Date(nowSeconds * 1000),
     cacheSize,

@@ -28,11 +28,14 @@ describe("ordertrail projections", () => {
     await eventually(async () => {
       const { out } = await projections("list", "--json");
       expect(JSON.parse(out)).toMatchObject({
-        projections: [{ name: "order_tracking", position: "1", behind: "0", rebuilding: false, last_error: "" }],
+        projections: [
+          { name: "order_tracking", position: "1", behind: "0", rebuilding: false, last_error: "" },
+          { name: "audit_tree", position: "1", behind: "0", rebuilding: false, last_error: "" },
+        ],
       });
     });
     expect((await projections("list")).out).toMatch(
-      /^projection +position +behind .*\norder_tracking +1 +0 +20\S+Z +\S+ +running\n\nThe log's newest position is 1\.\n$/,
+      /^projection +position +behind .*\norder_tracking +1 +0 +20\S+Z +\S+ +running\naudit_tree .* running\n\nThe log's newest position is 1\.\n$/,
     );
 
     expect(await projections("rebuild", "order_tracking")).toEqual({
@@ -65,8 +68,19 @@ describe("ordertrail projections", () => {
     await using app = await startInstance();
     expect(app.grpc).not.toBe("");
     const { err, exitCode } = await projections("rebuild", "nonsense");
-    expect(err).toBe("error: there is no projection nonsense; there are order_tracking\n");
+    expect(err).toBe("error: there is no projection nonsense; there are order_tracking, audit_tree\n");
     expect(exitCode).toBe(1);
+    expect((await projections("verify", "audit_tree")).err).toContain("AuditService.VerifyLog verifies it");
+  });
+
+  it("rebuilds the log's tree", async () => {
+    await using app = await startInstance();
+    await submitOrder(app, "one");
+    await eventually(async () => expect(await app.database.db(app.databaseName).collection("audit_tiles").countDocuments()).toBe(1));
+    const tiles = app.database.db(app.databaseName).collection<{ _id: string; width: number }>("audit_tiles");
+    await tiles.updateOne({ _id: "0/0" }, { $set: { width: 200 } });
+    expect(await projections("rebuild", "audit_tree")).toEqual({ out: "rebuilt audit_tree, up to position 1\n", err: "", exitCode: 0 });
+    expect(await tiles.findOne({ _id: "0/0" })).toMatchObject({ width: 1 });
   });
 
   it("exits with 3 when no instance is running", async () => {

@@ -153,7 +153,14 @@ describe("ordertrail start", () => {
         .split("\n  ")
         .slice(1)
         .map((line) => line.split(" must")[0]),
-    ).toEqual(["MONGODB_URL", "NATS_URL", "JWKS_URL", "MASTER_KEYS or MASTER_KEYS_FILE", "CORS_ORIGINS"]);
+    ).toEqual([
+      "MONGODB_URL",
+      "NATS_URL",
+      "MASTER_KEYS or MASTER_KEYS_FILE",
+      "AUDIT_ORIGIN",
+      "AUDIT_KEYS or AUDIT_KEYS_FILE",
+      "CORS_ORIGINS",
+    ]);
     expect(await instance.files()).toEqual([]);
   });
 

@@ -84,9 +84,14 @@ export function cannedServices(): CannedServices {
         await nextTurn();
       }
     },
+    listDenials: async () => ({ process: "canned", denials: [] }),
     async *verifyProjection(request, call) {
       asked.push({ request, call });
       yield { checked: 1n, done: true };
+    },
+    async *rotateKeys(request, call) {
+      asked.push({ request, call });
+      yield { masterKeyId: "newest", rewrapped: 1n, done: true };
     },
   };
 

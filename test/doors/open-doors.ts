@@ -1,4 +1,5 @@
 import { type Logger, pino } from "pino";
+import { createDenials } from "../../src/access/denials.ts";
 import { createDispatcher } from "../../src/doors/dispatch.ts";
 import { DOOR_LIMITS, type DoorLimits } from "../../src/doors/door-limits.ts";
 import { createDoorTls } from "../../src/doors/door-tls.ts";
@@ -33,6 +34,8 @@ export type DoorsOptions = {
   readonly drainTimeoutMs?: number;
   readonly grpcPort?: number;
   readonly httpPort?: number;
+  /** How many denials a minute are told their reason. */
+  readonly denialsPerMinute?: number;
   /** Others than the usual ones. */
   readonly limits?: Partial<DoorLimits>;
   /** The certificate of both ports. */
@@ -43,7 +46,8 @@ export type DoorsOptions = {
 
 /** Opens the doors; `await using` closes them. */
 export async function openDoors(options: DoorsOptions = {}): Promise<OpenDoors> {
-  const { drainTimeoutMs = 1_000, grpcPort = 0, httpPort = 0, tls: files, certificateClock = () => new Date() } = options;
+  const { drainTimeoutMs = 1_000, grpcPort = 0, httpPort = 0, denialsPerMinute = 1_000_000 } = options;
+  const { tls: files, certificateClock = () => new Date() } = options;
   const { services, asked, streamed } = cannedServices();
   const logged: LogLine[] = [];
   const logger: Logger = pino({ level: "debug" }, { write: (line) => logged.push(JSON.parse(line)) });
@@ -51,6 +55,7 @@ export async function openDoors(options: DoorsOptions = {}): Promise<OpenDoors> 
   const dispatcher = createDispatcher({
     services,
     verifyToken: verifyCannedToken,
+    denials: createDenials({ perMinute: denialsPerMinute, logger, clock }),
     logger,
     clock,
     defaultDeadlineMs: 300,
@@ -86,7 +91,8 @@ export async function openDoors(options: DoorsOptions = {}): Promise<OpenDoors> 
     tls: await tlsOf("HTTP"),
     clock,
     corsOrigins: ["https://shop.example"],
-    jwks: () => ({ keys: [{ kty: "EC", kid: "test" }] }),
+    jwks: async () => ({ keys: [{ kty: "EC", kid: "test" }] }),
+    jwksMaxAgeSeconds: 300,
   });
   opened.defer(() => http.stop());
   const doors = opened.move();

@@ -1,10 +1,11 @@
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { describe, expect, it } from "vitest";
 import { createOpenApi } from "../../src/doors/openapi.ts";
+import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 
-const document = createOpenApi([OrderTrackingService, OperationsService]);
+const document = createOpenApi([OrderTrackingService, OperationsService, AuditService]);
 /** The document as any reader of it sees it. */
 const read = JSON.parse(JSON.stringify(document));
 
@@ -41,6 +42,8 @@ describe("the OpenAPI document", () => {
         "PUT /orders/tracking/{order_id}/location",
         "PUT /orders/tracking/{order_id}/status",
         "PUT /orders/tracking/{order_id}/substitutions",
+        "GET /privacy/customers/{customer_id}/export",
+        "POST /privacy/customers/{customer_id}/erase",
       ].sort(),
     );
   });

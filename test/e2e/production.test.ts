@@ -1,18 +1,25 @@
 import { describe, expect, it } from "vitest";
+import { createDevelopmentKeys } from "../../src/access/keys.ts";
+import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { startTestApp } from "../support/app.ts";
 
 const PRODUCTION = {
   NODE_ENV: "production",
   MONGODB_URL: "mongodb://the.test.knows.better",
   NATS_URL: "nats://127.0.0.1:1",
-  JWKS_URL: "https://issuer.test/keys",
   MASTER_KEYS: Buffer.alloc(32, 1).toString("base64"),
+  AUDIT_ORIGIN: "orders.test/audit",
+  AUDIT_KEYS: Buffer.alloc(32, 2).toString("base64"),
 };
 
 describe("the application in production", () => {
-  it("publishes no keys of its own, and warns of a port that speaks to other machines in the clear", async () => {
+  it("publishes and believes no keys of development, and warns of a port that speaks to other machines in the clear", async () => {
     await using app = await startTestApp({ ...PRODUCTION, GRPC_HOST: "0.0.0.0" });
-    expect((await fetch(`${app.http}/.well-known/jwks.json`)).status).toBe(404);
+    const { keys } = (await (await fetch(`${app.http}/.well-known/jwks.json`)).json()) as { keys: { kid: string }[] };
+    const kids = (await createDevelopmentKeys(app.dataDir)).jwks.keys.map(({ kid }) => kid);
+    expect(kids).not.toEqual([]);
+    expect(keys.map(({ kid }) => kid)).not.toEqual(expect.arrayContaining(kids));
+    expect((await app.rest({ role: Role.OPERATOR, subject: "me" }, "GET", "/orders/tracking/order-1")).status).toBe(401);
     const warnings = app.log.map((line) => JSON.parse(line)).filter(({ msg }) => msg.startsWith("no TLS"));
     expect(warnings).toEqual([
       expect.objectContaining({ level: "warn", host: "0.0.0.0", msg: expect.stringContaining("set GRPC_TLS_CERT_FILE") }),

@@ -5,6 +5,7 @@ export const COUNTS = {
   projectorKills: fromEnvironment("FAULTS_PROJECTOR_KILLS", 4),
   treeKills: fromEnvironment("FAULTS_TREE_KILLS", 3),
   malformedRequests: fromEnvironment("FAULTS_MALFORMED_REQUESTS", 1500),
+  privacyKills: fromEnvironment("FAULTS_PRIVACY_KILLS", 4),
   stepDowns: fromEnvironment("FAULTS_STEP_DOWNS", 1),
   primaryKills: fromEnvironment("FAULTS_PRIMARY_KILLS", 1),
   freezes: fromEnvironment("FAULTS_FREEZES", 1),

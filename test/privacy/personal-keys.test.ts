@@ -2,13 +2,16 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { clone } from "@bufbuild/protobuf";
+import { clone, create } from "@bufbuild/protobuf";
 import { Binary, type Db } from "mongodb";
 import { beforeEach, describe, expect, it } from "vitest";
-import { SealedSchema } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { type Sealed, SealedSchema } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { SealBroken } from "../../src/privacy/aes-gcm.ts";
+import { type ErasureDocument, erasuresOf } from "../../src/privacy/erasure-document.ts";
+import { createKeyWrapper } from "../../src/privacy/key-wrapper.ts";
 import { type MasterKeys, parseMasterKeys, wrapKey } from "../../src/privacy/master-key.ts";
-import { createPersonalKeys } from "../../src/privacy/personal-keys.ts";
+import { createPersonalKeys, generationAt } from "../../src/privacy/personal-keys.ts";
+import { deriveDataKey, seal } from "../../src/privacy/sealing.ts";
 import { testDatabase } from "../support/mongo.ts";
 
 const masterKeyText = randomBytes(32).toString("base64");
@@ -22,38 +25,49 @@ beforeEach(() => {
 });
 
 /** What one process would use; another call is another process with nothing remembered. */
-const keysOf = (db: Db, keys: MasterKeys = masterKeys) => createPersonalKeys(db, keys, () => new Date(now));
+async function keysOf(db: Db, masters: MasterKeys = masterKeys) {
+  const clock = () => new Date(now);
+  const keys = createPersonalKeys(db, await createKeyWrapper(() => masters, clock), clock);
+  return {
+    ...keys,
+    async seal(person: string, plaintext: Uint8Array, context: string): Promise<Sealed> {
+      const sealed = await keys.seal(person, plaintext, context);
+      if (!sealed) throw new Error(`${person} is erased`);
+      return sealed;
+    },
+  };
+}
 const text = (bytes: Uint8Array | undefined) => bytes && Buffer.from(bytes).toString();
 
 describe("personal keys", () => {
   it("open in any process what one has sealed", async () => {
     await using database = await testDatabase();
-    const sealed = await keysOf(database.db).seal("customer-1", ada, "order-1/recipient");
-    expect(text(await keysOf(database.db).open(sealed, "order-1/recipient"))).toBe("Ada Lovelace");
+    const sealed = await (await keysOf(database.db)).seal("customer-1", ada, "order-1/recipient");
+    expect(text(await (await keysOf(database.db)).open(sealed, "order-1/recipient"))).toBe("Ada Lovelace");
   });
 
   it("seal equal data in the same place to equal bytes, in any process", async () => {
     await using database = await testDatabase();
-    const keys = keysOf(database.db);
+    const keys = await keysOf(database.db);
     const sealed = await keys.seal("customer-1", ada, "order-1/recipient");
     expect(await keys.seal("customer-1", ada, "order-1/recipient")).toEqual(sealed);
-    expect(await keysOf(database.db).seal("customer-1", ada, "order-1/recipient")).toEqual(sealed);
+    expect(await (await keysOf(database.db)).seal("customer-1", ada, "order-1/recipient")).toEqual(sealed);
     expect((await keys.seal("customer-1", ada, "order-2/recipient")).ciphertext).not.toEqual(sealed.ciphertext);
     const other = await keys.seal("customer-2", ada, "order-1/recipient");
     expect(other.keyId).not.toEqual(sealed.keyId);
     expect(other.ciphertext).not.toEqual(sealed.ciphertext);
   });
 
-  it("are stored wrapped, one for a person", async () => {
+  it("are stored wrapped, one for a person and day", async () => {
     await using database = await testDatabase();
-    const keys = keysOf(database.db);
+    const keys = await keysOf(database.db);
     const sealed = await Promise.all(Array.from({ length: 20 }, (_, order) => keys.seal("customer-1", ada, `order-${order}/recipient`)));
     const documents = await database.db.collection<{ wrapped: Binary }>("personal_keys").find().toArray();
     expect(documents).toEqual([
       {
         _id: new Binary(sealed[0]?.keyId),
         person: "customer-1",
-        generation: 1,
+        generation: generationAt(new Date(now)),
         wrapped: expect.any(Binary),
         nonce: expect.any(Binary),
         master_key_id: masterKeys.newest.id,
@@ -68,31 +82,31 @@ describe("personal keys", () => {
 
   it("open many at once, in order", async () => {
     await using database = await testDatabase();
-    const keys = keysOf(database.db);
+    const keys = await keysOf(database.db);
     const items = await Promise.all(
       Array.from({ length: 30 }, async (_, index) => {
         const context = `order-${index}/recipient`;
         return { context, sealed: await keys.seal(`customer-${index % 10}`, Buffer.from(`person ${index}`), context) };
       }),
     );
-    const opened = await keysOf(database.db).openMany(items);
+    const opened = await (await keysOf(database.db)).openMany(items);
     expect(opened.map(text)).toEqual(items.map((_, index) => `person ${index}`));
-    expect(await keysOf(database.db).openMany([])).toEqual([]);
+    expect(await (await keysOf(database.db)).openMany([])).toEqual([]);
   });
 
   it("that are destroyed open nothing, and the other ones still do", async () => {
     await using database = await testDatabase();
-    const keys = keysOf(database.db);
+    const keys = await keysOf(database.db);
     const erased = { sealed: await keys.seal("customer-1", ada, "order-1/recipient"), context: "order-1/recipient" };
     const kept = { sealed: await keys.seal("customer-2", ada, "order-2/recipient"), context: "order-2/recipient" };
     await database.db.collection("personal_keys").deleteMany({ person: "customer-1" });
-    expect((await keysOf(database.db).openMany([erased, kept])).map(text)).toEqual([undefined, "Ada Lovelace"]);
-    expect(await keysOf(database.db).open(erased.sealed, erased.context)).toBeUndefined();
+    expect((await (await keysOf(database.db)).openMany([erased, kept])).map(text)).toEqual([undefined, "Ada Lovelace"]);
+    expect(await (await keysOf(database.db)).open(erased.sealed, erased.context)).toBeUndefined();
   });
 
   it("that are destroyed are forgotten within five minutes, and a new one seals from then on", async () => {
     await using database = await testDatabase();
-    const keys = keysOf(database.db);
+    const keys = await keysOf(database.db);
     const sealed = await keys.seal("customer-1", ada, "order-1/recipient");
     await database.db.collection("personal_keys").deleteMany({ person: "customer-1" });
     now += FIVE_MINUTES_MS - 1;
@@ -104,29 +118,66 @@ describe("personal keys", () => {
     expect(text(await keys.open(again, "order-1/recipient"))).toBe("Ada Lovelace");
   });
 
-  it("of an older generation open, the newest one seals", async () => {
+  it("seal on one day only, and open for ever: what was sealed on another day has another key", async () => {
     await using database = await testDatabase();
-    const first = await keysOf(database.db).seal("customer-1", ada, "order-1/recipient");
-    await database.db.collection<{ _id: Binary }>("personal_keys").insertOne(secondGeneration("customer-1"));
-    const second = await keysOf(database.db).seal("customer-1", ada, "order-1/recipient");
+    const keys = await keysOf(database.db);
+    const first = await keys.seal("customer-1", ada, "order-1/recipient");
+    now += 24 * 3600 * 1000;
+    const second = await keys.seal("customer-1", ada, "order-1/recipient");
     expect(second.keyId).not.toEqual(first.keyId);
-    const opened = await keysOf(database.db).openMany([first, second].map((sealed) => ({ sealed, context: "order-1/recipient" })));
-    expect(opened.map(text)).toEqual(["Ada Lovelace", "Ada Lovelace"]);
+    for (const process of [keys, await keysOf(database.db)]) {
+      const opened = await process.openMany([first, second].map((sealed) => ({ sealed, context: "order-1/recipient" })));
+      expect(opened.map(text)).toEqual(["Ada Lovelace", "Ada Lovelace"]);
+    }
+  });
+
+  it("of the first generations, which were not bound to a day, still open and seal no more", async () => {
+    await using database = await testDatabase();
+    await database.db.collection<{ _id: Binary }>("personal_keys").insertOne(firstGeneration("customer-1", OLD_KEY_ID, OLD_SECRET));
+    const sealed = create(SealedSchema, { keyId: OLD_KEY_ID, ...seal(deriveDataKey(OLD_SECRET), ada, "order-1/recipient") });
+    const keys = await keysOf(database.db);
+    expect(text(await keys.open(sealed, "order-1/recipient"))).toBe("Ada Lovelace");
+    expect((await keys.seal("customer-1", ada, "order-1/recipient")).keyId).not.toEqual(sealed.keyId);
+  });
+
+  it("of one who is erased seal nothing in any process, however well they are remembered", async () => {
+    await using database = await testDatabase();
+    const keys = await keysOf(database.db);
+    const sealed = await keys.seal("customer-1", ada, "order-1/recipient");
+    await erasuresOf(database.db).insertOne({ _id: "customer-1" } as ErasureDocument);
+    await expect(keys.seal("customer-1", ada, "order-2/recipient")).rejects.toThrow("erased");
+    await expect((await keysOf(database.db)).seal("customer-1", ada, "order-2/recipient")).rejects.toThrow("erased");
+    await database.db.collection("personal_keys").deleteMany({ person: "customer-1" });
+    expect(await keys.open(sealed, "order-1/recipient")).toBeUndefined();
+    expect((await keys.seal("customer-2", ada, "order-2/recipient")).keyId).toHaveLength(16);
+  });
+
+  it("are forgotten at once when that is asked for", async () => {
+    await using database = await testDatabase();
+    const keys = await keysOf(database.db);
+    const erased = await keys.seal("customer-1", ada, "order-1/recipient");
+    const kept = await keys.seal("customer-11", ada, "order-2/recipient");
+    await database.db.collection("personal_keys").deleteMany({});
+    keys.forget("customer-1");
+    expect(await keys.open(erased, "order-1/recipient")).toBeUndefined();
+    expect(text(await keys.open(kept, "order-2/recipient"))).toBe("Ada Lovelace");
   });
 
   it("open under a new master key as long as the old one is given too", async () => {
     await using database = await testDatabase();
     const newer = randomBytes(32).toString("base64");
-    const sealed = await keysOf(database.db).seal("customer-1", ada, "order-1/recipient");
-    expect(text(await keysOf(database.db, parseMasterKeys(`${newer},${masterKeyText}`)).open(sealed, "order-1/recipient"))).toBe(
+    const sealed = await (await keysOf(database.db)).seal("customer-1", ada, "order-1/recipient");
+    expect(text(await (await keysOf(database.db, parseMasterKeys(`${newer},${masterKeyText}`))).open(sealed, "order-1/recipient"))).toBe(
       "Ada Lovelace",
     );
-    await expect(keysOf(database.db, parseMasterKeys(newer)).open(sealed, "order-1/recipient")).rejects.toThrow(masterKeys.newest.id);
+    await expect((await keysOf(database.db, parseMasterKeys(newer))).open(sealed, "order-1/recipient")).rejects.toThrow(
+      masterKeys.newest.id,
+    );
   });
 
   it("refuse sealed data that was altered or moved to another place", async () => {
     await using database = await testDatabase();
-    const keys = keysOf(database.db);
+    const keys = await keysOf(database.db);
     const sealed = await keys.seal("customer-1", ada, "order-1/recipient");
     const altered = clone(SealedSchema, sealed);
     altered.ciphertext[0] = (altered.ciphertext[0] ?? 0) ^ 1;
@@ -137,10 +188,10 @@ describe("personal keys", () => {
   it("refuse a key that was moved into another person's document", async () => {
     await using database = await testDatabase();
     const collection = database.db.collection("personal_keys");
-    const sealed = await keysOf(database.db).seal("customer-1", ada, "order-1/recipient");
+    const sealed = await (await keysOf(database.db)).seal("customer-1", ada, "order-1/recipient");
     await collection.updateOne({ person: "customer-1" }, { $set: { person: "customer-2" } });
-    await expect(keysOf(database.db).open(sealed, "order-1/recipient")).rejects.toThrow(SealBroken);
-    await expect(keysOf(database.db).seal("customer-2", ada, "order-1/recipient")).rejects.toThrow(SealBroken);
+    await expect((await keysOf(database.db)).open(sealed, "order-1/recipient")).rejects.toThrow(SealBroken);
+    await expect((await keysOf(database.db)).seal("customer-2", ada, "order-1/recipient")).rejects.toThrow(SealBroken);
   });
 
   it("are made once when two processes come at the same time", async () => {
@@ -175,14 +226,16 @@ async function startSealers(count: number, args: readonly string[]) {
   };
 }
 
-/** The document of a person's second key, as a rotation writes it. */
-function secondGeneration(person: string) {
-  const id = randomBytes(16);
-  const { wrapped, nonce, masterKeyId } = wrapKey(masterKeys, randomBytes(32), `personal-key/${id.toString("hex")}/${person}/2`);
+const OLD_KEY_ID = Buffer.alloc(16, 3);
+const OLD_SECRET = Buffer.alloc(32, 5);
+
+/** The document of a key as they were made before keys were bound to a day. */
+function firstGeneration(person: string, id: Buffer, secret: Buffer) {
+  const { wrapped, nonce, masterKeyId } = wrapKey(masterKeys, secret, `personal-key/${id.toString("hex")}/${person}/1`);
   return {
     _id: new Binary(id),
     person,
-    generation: 2,
+    generation: 1,
     wrapped: new Binary(wrapped),
     nonce: new Binary(nonce),
     master_key_id: masterKeyId,

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { MongoClient } from "mongodb";
+import { createKeyWrapper } from "../../src/privacy/key-wrapper.ts";
 import { parseMasterKeys } from "../../src/privacy/master-key.ts";
 import { createPersonalKeys } from "../../src/privacy/personal-keys.ts";
 
@@ -8,7 +9,11 @@ import { createPersonalKeys } from "../../src/privacy/personal-keys.ts";
 const [url = "", databaseName = "", masterKeyText = "", people = "", times = ""] = process.argv.slice(2);
 await using client = await MongoClient.connect(url, { minPoolSize: 50 });
 const masterKeys = parseMasterKeys(masterKeyText);
-const makeKeys = () => createPersonalKeys(client.db(databaseName), masterKeys, () => new Date());
+const wrapper = await createKeyWrapper(
+  () => masterKeys,
+  () => new Date(),
+);
+const makeKeys = () => createPersonalKeys(client.db(databaseName), wrapper, () => new Date());
 process.stdout.write("ready\n");
 await once(process.stdin, "data");
 const sealed = await Promise.all(
@@ -18,4 +23,4 @@ const sealed = await Promise.all(
     ),
   ),
 );
-process.stdout.write(`${JSON.stringify(sealed.map((group) => group.map(({ keyId }) => Buffer.from(keyId).toString("hex"))))}\n`);
+process.stdout.write(`${JSON.stringify(sealed.map((group) => group.map((one) => Buffer.from(one?.keyId ?? []).toString("hex"))))}\n`);

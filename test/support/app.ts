@@ -16,6 +16,9 @@ import { temporaryFolder } from "./temporary-folder.ts";
 /** Who calls, in a test. */
 export type TestCaller = { readonly role: Role; readonly subject: string; readonly storeId?: string };
 
+/** A caller, or the token that they bring; an empty one is not sent. */
+export type Bearer = TestCaller | string;
+
 /** The doors that speak of RPCs. */
 export type RpcDoor = "grpc" | "connect" | "grpc-web";
 
@@ -24,14 +27,16 @@ export type TestApp = AsyncDisposable & {
   readonly grpc: string;
   readonly http: string;
   readonly databaseName: string;
+  /** Its DATA_DIR: another with the same keys shares it. */
+  readonly dataDir: string;
   readonly database: MongoClient;
   token(caller: TestCaller): Promise<string>;
   /** A way to one of the doors, for calls by any descriptor. */
-  transport(door: RpcDoor, caller: TestCaller): Transport;
+  transport(door: RpcDoor, caller: Bearer): Transport;
   /** A typed client over one of the doors. */
-  client<Service extends DescService>(service: Service, door: RpcDoor, caller: TestCaller): Client<Service>;
+  client<Service extends DescService>(service: Service, door: RpcDoor, caller: Bearer): Client<Service>;
   /** A REST call. `body` is sent as JSON. */
-  rest(caller: TestCaller, method: string, path: string, body?: unknown): Promise<{ readonly status: number; readonly body: RestBody }>;
+  rest(caller: Bearer, method: string, path: string, body?: unknown): Promise<{ readonly status: number; readonly body: RestBody }>;
   /** The lines that it has logged. */
   readonly log: readonly string[];
 };
@@ -50,7 +55,14 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
     await database.db(databaseName).dropDatabase();
     await database.close();
   });
-  const config = loadConfig({ DATABASE_NAME: databaseName, DATA_DIR: folder.path, GRPC_PORT: "0", HTTP_PORT: "0", ...environment });
+  const config = loadConfig({
+    DATABASE_NAME: databaseName,
+    DATA_DIR: folder.path,
+    GRPC_PORT: "0",
+    HTTP_PORT: "0",
+    DENIALS_PER_MINUTE: "1000000",
+    ...environment,
+  });
   const keys = await createDevelopmentKeys(config.dataDir);
   const log: string[] = [];
   const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }));
@@ -58,15 +70,19 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
 
   const token = (caller: TestCaller) =>
     issueDevelopmentToken(keys, config, { ...caller, role: roleName(caller.role), expiresInSeconds: 600 });
+  const authorizationOf = async (caller: Bearer): Promise<{ authorization?: string }> => {
+    const bearer = typeof caller === "string" ? caller : await token(caller);
+    return bearer === "" ? {} : { authorization: `Bearer ${bearer}` };
+  };
   const authorized =
-    (caller: TestCaller): Interceptor =>
+    (caller: Bearer): Interceptor =>
     (next) =>
     async (request) => {
-      request.header.set("authorization", `Bearer ${await token(caller)}`);
+      for (const [name, value] of Object.entries(await authorizationOf(caller))) request.header.set(name, value);
       return await next(request);
     };
   const { grpc, http } = app.addresses;
-  function transport(door: RpcDoor, caller: TestCaller): Transport {
+  function transport(door: RpcDoor, caller: Bearer): Transport {
     const interceptors = [authorized(caller)];
     if (door === "grpc") return createGrpcTransport({ baseUrl: `http://${grpc}`, interceptors });
     const options = { baseUrl: http, httpVersion: "1.1", interceptors } as const;
@@ -77,6 +93,7 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
     grpc,
     http,
     databaseName,
+    dataDir: config.dataDir,
     database,
     log,
     token,
@@ -85,7 +102,7 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
     async rest(caller, method, path, body) {
       const response = await fetch(`${http}${path}`, {
         method,
-        headers: { authorization: `Bearer ${await token(caller)}`, ...(body !== undefined && { "content-type": "application/json" }) },
+        headers: { ...(await authorizationOf(caller)), ...(body !== undefined && { "content-type": "application/json" }) },
         ...(body !== undefined && { body: JSON.stringify(body) }),
       });
       return { status: response.status, body: await response.json() };

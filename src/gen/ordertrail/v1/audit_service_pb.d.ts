@@ -7,6 +7,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Actor, Door, OrderStatus, Role } from "../events/v1/values_pb.js";
 import type { OrderTracking } from "./order_tracking_pb.js";
+import type { HistoryEvent } from "./order_tracking_service_pb.js";
 
 /**
  * Describes the file ordertrail/v1/audit_service.proto.
@@ -784,8 +785,267 @@ export declare type ExplainedEvent = Message<"ordertrail.v1.ExplainedEvent"> & {
 export declare const ExplainedEventSchema: GenMessage<ExplainedEvent>;
 
 /**
- * Reads and proves the history. The log is a transparency log: its tree is that of RFC 6962 over the bodies of its entries, where the
- * entry at position n is the leaf of index n - 1.
+ * Whom to forget.
+ *
+ * @generated from message ordertrail.v1.EraseCustomerRequest
+ */
+export declare type EraseCustomerRequest = Message<"ordertrail.v1.EraseCustomerRequest"> & {
+  /**
+   * The customer.
+   *
+   * @generated from field: string customer_id = 1;
+   */
+  customerId: string;
+
+  /**
+   * True: orders that are under way lose their personal data, too, and go on without it.
+   *
+   * @generated from field: bool include_orders_under_way = 2;
+   */
+  includeOrdersUnderWay: boolean;
+
+  /**
+   * Identifies this command; recorded with the erasure.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.EraseCustomerRequest.
+ * Use `create(EraseCustomerRequestSchema)` to create a new message.
+ */
+export declare const EraseCustomerRequestSchema: GenMessage<EraseCustomerRequest>;
+
+/**
+ * What was done.
+ *
+ * @generated from message ordertrail.v1.EraseCustomerResponse
+ */
+export declare type EraseCustomerResponse = Message<"ordertrail.v1.EraseCustomerResponse"> & {
+  /**
+   * The receipt.
+   *
+   * @generated from field: ordertrail.v1.ErasureReceipt receipt = 1;
+   */
+  receipt?: ErasureReceipt | undefined;
+};
+
+/**
+ * Describes the message ordertrail.v1.EraseCustomerResponse.
+ * Use `create(EraseCustomerResponseSchema)` to create a new message.
+ */
+export declare const EraseCustomerResponseSchema: GenMessage<EraseCustomerResponse>;
+
+/**
+ * That a customer was forgotten.
+ *
+ * @generated from message ordertrail.v1.ErasureReceipt
+ */
+export declare type ErasureReceipt = Message<"ordertrail.v1.ErasureReceipt"> & {
+  /**
+   * The customer: a pseudonym, which stays in orders and in the log.
+   *
+   * @generated from field: string customer_id = 1;
+   */
+  customerId: string;
+
+  /**
+   * When it was asked for.
+   *
+   * @generated from field: google.protobuf.Timestamp requested_at = 2;
+   */
+  requestedAt?: Timestamp | undefined;
+
+  /**
+   * When it was finished.
+   *
+   * @generated from field: google.protobuf.Timestamp erased_at = 3;
+   */
+  erasedAt?: Timestamp | undefined;
+
+  /**
+   * Who asked for it first.
+   *
+   * @generated from field: ordertrail.events.v1.Actor requested_by = 4;
+   */
+  requestedBy?: Actor | undefined;
+
+  /**
+   * The position in the log of the entry that says so. In JSON a string, as all 64-bit integers.
+   *
+   * @generated from field: int64 position = 5;
+   */
+  position: bigint;
+
+  /**
+   * How many keys of personal data were destroyed.
+   *
+   * @generated from field: int32 keys_destroyed = 6;
+   */
+  keysDestroyed: number;
+
+  /**
+   * How many orders stay, without personal data.
+   *
+   * @generated from field: int64 orders = 7;
+   */
+  orders: bigint;
+
+  /**
+   * Where something was held in the clear, and how much of it was removed.
+   *
+   * @generated from field: repeated ordertrail.v1.ErasedPlace places = 8;
+   */
+  places: ErasedPlace[];
+};
+
+/**
+ * Describes the message ordertrail.v1.ErasureReceipt.
+ * Use `create(ErasureReceiptSchema)` to create a new message.
+ */
+export declare const ErasureReceiptSchema: GenMessage<ErasureReceipt>;
+
+/**
+ * A place where personal data was held in the clear.
+ *
+ * @generated from message ordertrail.v1.ErasedPlace
+ */
+export declare type ErasedPlace = Message<"ordertrail.v1.ErasedPlace"> & {
+  /**
+   * The collection.
+   *
+   * @generated from field: string place = 1;
+   */
+  place: string;
+
+  /**
+   * How many documents of it told something of the customer.
+   *
+   * @generated from field: int64 documents = 2;
+   */
+  documents: bigint;
+};
+
+/**
+ * Describes the message ordertrail.v1.ErasedPlace.
+ * Use `create(ErasedPlaceSchema)` to create a new message.
+ */
+export declare const ErasedPlaceSchema: GenMessage<ErasedPlace>;
+
+/**
+ * On whom to give all that is held.
+ *
+ * @generated from message ordertrail.v1.ExportCustomerDataRequest
+ */
+export declare type ExportCustomerDataRequest = Message<"ordertrail.v1.ExportCustomerDataRequest"> & {
+  /**
+   * The customer. A customer may name themselves only.
+   *
+   * @generated from field: string customer_id = 1;
+   */
+  customerId: string;
+
+  /**
+   * At most this many orders; 50 if 0, never more than 100.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * Where to go on: the next_page_token of the answer before.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.ExportCustomerDataRequest.
+ * Use `create(ExportCustomerDataRequestSchema)` to create a new message.
+ */
+export declare const ExportCustomerDataRequestSchema: GenMessage<ExportCustomerDataRequest>;
+
+/**
+ * A page of all that is held on a customer.
+ *
+ * @generated from message ordertrail.v1.ExportCustomerDataResponse
+ */
+export declare type ExportCustomerDataResponse = Message<"ordertrail.v1.ExportCustomerDataResponse"> & {
+  /**
+   * The customer.
+   *
+   * @generated from field: string customer_id = 1;
+   */
+  customerId: string;
+
+  /**
+   * When this page was made.
+   *
+   * @generated from field: google.protobuf.Timestamp exported_at = 2;
+   */
+  exportedAt?: Timestamp | undefined;
+
+  /**
+   * Their orders, newest first.
+   *
+   * @generated from field: repeated ordertrail.v1.CustomerOrder orders = 3;
+   */
+  orders: CustomerOrder[];
+
+  /**
+   * The receipt of their erasure, if they were erased: the orders then hold no personal data.
+   *
+   * @generated from field: ordertrail.v1.ErasureReceipt erasure = 4;
+   */
+  erasure?: ErasureReceipt | undefined;
+
+  /**
+   * Where to go on; empty after the last page.
+   *
+   * @generated from field: string next_page_token = 5;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.ExportCustomerDataResponse.
+ * Use `create(ExportCustomerDataResponseSchema)` to create a new message.
+ */
+export declare const ExportCustomerDataResponseSchema: GenMessage<ExportCustomerDataResponse>;
+
+/**
+ * All that is held on one order.
+ *
+ * @generated from message ordertrail.v1.CustomerOrder
+ */
+export declare type CustomerOrder = Message<"ordertrail.v1.CustomerOrder"> & {
+  /**
+   * The order as it stands.
+   *
+   * @generated from field: ordertrail.v1.OrderTracking order = 1;
+   */
+  order?: OrderTracking | undefined;
+
+  /**
+   * What happened to it, oldest first.
+   *
+   * @generated from field: repeated ordertrail.v1.HistoryEvent events = 2;
+   */
+  events: HistoryEvent[];
+};
+
+/**
+ * Describes the message ordertrail.v1.CustomerOrder.
+ * Use `create(CustomerOrderSchema)` to create a new message.
+ */
+export declare const CustomerOrderSchema: GenMessage<CustomerOrder>;
+
+/**
+ * Reads and proves the history, and looks after the people in it. The log is a transparency log: its tree is that of RFC 6962 over the
+ * bodies of its entries, where the entry at position n is the leaf of index n - 1.
  *
  * @generated from service ordertrail.v1.AuditService
  */
@@ -864,6 +1124,30 @@ export declare const AuditService: GenService<{
     methodKind: "unary";
     input: typeof ExplainOrderRequestSchema;
     output: typeof ExplainOrderResponseSchema;
+  },
+  /**
+   * Forgets a customer: destroys the keys of their personal data, removes what is held of them in the clear, and records
+   * that it was done and by whom. Their orders stay, with statuses and counts. Done again, it answers the same receipt.
+   * Once it has begun it is finished, by another process if need be. Fails with FAILED_PRECONDITION while the customer has
+   * orders under way, unless these are to be erased, too.
+   *
+   * @generated from rpc ordertrail.v1.AuditService.EraseCustomer
+   */
+  eraseCustomer: {
+    methodKind: "unary";
+    input: typeof EraseCustomerRequestSchema;
+    output: typeof EraseCustomerResponseSchema;
+  },
+  /**
+   * Gives all that is held on a customer, as they themselves may see it: every order with its personal data, its history
+   * and where its driver is. In pages, newest order first.
+   *
+   * @generated from rpc ordertrail.v1.AuditService.ExportCustomerData
+   */
+  exportCustomerData: {
+    methodKind: "unary";
+    input: typeof ExportCustomerDataRequestSchema;
+    output: typeof ExportCustomerDataResponseSchema;
   },
 }>;
 

@@ -199,6 +199,20 @@ export enum ErrorReason {
   UNIMPLEMENTED = 25,
 
   /**
+   * The customer has been erased: no personal data is taken for this customer_id any more. Whoever comes back gets a new one.
+   *
+   * @generated from enum value: ERROR_REASON_CUSTOMER_ERASED = 30;
+   */
+  CUSTOMER_ERASED = 30,
+
+  /**
+   * The customer has orders under way, which could not be delivered without their data. End these first, or say that they are to be erased all the same.
+   *
+   * @generated from enum value: ERROR_REASON_CUSTOMER_HAS_ORDERS_UNDER_WAY = 31;
+   */
+  CUSTOMER_HAS_ORDERS_UNDER_WAY = 31,
+
+  /**
    * The log's newest checkpoint does not reach as far. Wait for the next one, a second or so, and try again.
    *
    * @generated from enum value: ERROR_REASON_NOT_COVERED = 40;

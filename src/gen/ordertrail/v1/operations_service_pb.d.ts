@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Door, Role } from "../events/v1/values_pb.js";
 
 /**
  * Describes the file ordertrail/v1/operations_service.proto.
@@ -264,6 +265,185 @@ export declare type ProjectionDifference = Message<"ordertrail.v1.ProjectionDiff
 export declare const ProjectionDifferenceSchema: GenMessage<ProjectionDifference>;
 
 /**
+ * Asks for the denials.
+ *
+ * @generated from message ordertrail.v1.ListDenialsRequest
+ */
+export declare type ListDenialsRequest = Message<"ordertrail.v1.ListDenialsRequest"> & {
+};
+
+/**
+ * Describes the message ordertrail.v1.ListDenialsRequest.
+ * Use `create(ListDenialsRequestSchema)` to create a new message.
+ */
+export declare const ListDenialsRequestSchema: GenMessage<ListDenialsRequest>;
+
+/**
+ * The denials of one process.
+ *
+ * @generated from message ordertrail.v1.ListDenialsResponse
+ */
+export declare type ListDenialsResponse = Message<"ordertrail.v1.ListDenialsResponse"> & {
+  /**
+   * The process, such as "host:4711".
+   *
+   * @generated from field: string process = 1;
+   */
+  process: string;
+
+  /**
+   * One for each combination that occurred, most frequent first.
+   *
+   * @generated from field: repeated ordertrail.v1.DenialCount denials = 2;
+   */
+  denials: DenialCount[];
+};
+
+/**
+ * Describes the message ordertrail.v1.ListDenialsResponse.
+ * Use `create(ListDenialsResponseSchema)` to create a new message.
+ */
+export declare const ListDenialsResponseSchema: GenMessage<ListDenialsResponse>;
+
+/**
+ * How often a call was denied.
+ *
+ * @generated from message ordertrail.v1.DenialCount
+ */
+export declare type DenialCount = Message<"ordertrail.v1.DenialCount"> & {
+  /**
+   * What was called: the full name of an RPC, or an HTTP method and path.
+   *
+   * @generated from field: string method = 1;
+   */
+  method: string;
+
+  /**
+   * How the call came in.
+   *
+   * @generated from field: ordertrail.events.v1.Door door = 2;
+   */
+  door: Door;
+
+  /**
+   * In what role; ROLE_UNSPECIFIED for a caller who was not known.
+   *
+   * @generated from field: ordertrail.events.v1.Role role = 3;
+   */
+  role: Role;
+
+  /**
+   * Why, as an ErrorReason without its prefix.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * How often.
+   *
+   * @generated from field: int64 count = 5;
+   */
+  count: bigint;
+
+  /**
+   * How many of them were answered with RATE_LIMITED, as their caller had been denied too often.
+   *
+   * @generated from field: int64 limited = 6;
+   */
+  limited: bigint;
+};
+
+/**
+ * Describes the message ordertrail.v1.DenialCount.
+ * Use `create(DenialCountSchema)` to create a new message.
+ */
+export declare const DenialCountSchema: GenMessage<DenialCount>;
+
+/**
+ * Asks for personal keys to be wrapped under the newest master key.
+ *
+ * @generated from message ordertrail.v1.RotateKeysRequest
+ */
+export declare type RotateKeysRequest = Message<"ordertrail.v1.RotateKeysRequest"> & {
+};
+
+/**
+ * Describes the message ordertrail.v1.RotateKeysRequest.
+ * Use `create(RotateKeysRequestSchema)` to create a new message.
+ */
+export declare const RotateKeysRequestSchema: GenMessage<RotateKeysRequest>;
+
+/**
+ * How far that has come.
+ *
+ * @generated from message ordertrail.v1.RotateKeysResponse
+ */
+export declare type RotateKeysResponse = Message<"ordertrail.v1.RotateKeysResponse"> & {
+  /**
+   * The newest master key: the first 8 bytes of its SHA-256 in hexadecimal, or what the key service calls it.
+   *
+   * @generated from field: string master_key_id = 1;
+   */
+  masterKeyId: string;
+
+  /**
+   * How many personal keys this call has wrapped anew so far.
+   *
+   * @generated from field: int64 rewrapped = 2;
+   */
+  rewrapped: bigint;
+
+  /**
+   * How many are left under each older master key, most first; in the last message those that could not be wrapped anew,
+   * such as when their master key is not given. A master key that is not listed in the last message is needed no more.
+   *
+   * @generated from field: repeated ordertrail.v1.MasterKeyUse left = 3;
+   */
+  left: MasterKeyUse[];
+
+  /**
+   * True in the last message.
+   *
+   * @generated from field: bool done = 4;
+   */
+  done: boolean;
+};
+
+/**
+ * Describes the message ordertrail.v1.RotateKeysResponse.
+ * Use `create(RotateKeysResponseSchema)` to create a new message.
+ */
+export declare const RotateKeysResponseSchema: GenMessage<RotateKeysResponse>;
+
+/**
+ * How many personal keys a master key wraps.
+ *
+ * @generated from message ordertrail.v1.MasterKeyUse
+ */
+export declare type MasterKeyUse = Message<"ordertrail.v1.MasterKeyUse"> & {
+  /**
+   * The master key.
+   *
+   * @generated from field: string master_key_id = 1;
+   */
+  masterKeyId: string;
+
+  /**
+   * How many.
+   *
+   * @generated from field: int64 personal_keys = 2;
+   */
+  personalKeys: bigint;
+};
+
+/**
+ * Describes the message ordertrail.v1.MasterKeyUse.
+ * Use `create(MasterKeyUseSchema)` to create a new message.
+ */
+export declare const MasterKeyUseSchema: GenMessage<MasterKeyUse>;
+
+/**
  * Looks after a running Ordertrail.
  *
  * @generated from service ordertrail.v1.OperationsService
@@ -300,6 +480,27 @@ export declare const OperationsService: GenService<{
     methodKind: "server_streaming";
     input: typeof VerifyProjectionRequestSchema;
     output: typeof VerifyProjectionResponseSchema;
+  },
+  /**
+   * Counts the calls that were denied by the process that answers, since it started.
+   *
+   * @generated from rpc ordertrail.v1.OperationsService.ListDenials
+   */
+  listDenials: {
+    methodKind: "unary";
+    input: typeof ListDenialsRequestSchema;
+    output: typeof ListDenialsResponseSchema;
+  },
+  /**
+   * Wraps the keys that sign tokens and every personal key under the newest master key, in batches, while all goes on. Streams the progress. Broken off
+   * at any point, nothing is lost, and the next call goes on.
+   *
+   * @generated from rpc ordertrail.v1.OperationsService.RotateKeys
+   */
+  rotateKeys: {
+    methodKind: "server_streaming";
+    input: typeof RotateKeysRequestSchema;
+    output: typeof RotateKeysResponseSchema;
   },
 }>;
 

@@ -7,6 +7,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Actor, Door, Sealed } from "./values_pb.js";
 import type { CourierReportRecorded, DeliveryFailed, DriverAssigned, DriverBooked, DriverPickupCompleted, DriverUnassigned, OrderCancelled, OrderDelivered, OrderReadied, OrderSubmitted, PickingResumed, PickingStarted, StoreAcknowledged, StoreNotified, SubstitutionsProposed, SubstitutionsResolved, TransitStarted } from "./order_events_pb.js";
+import type { CustomerErased, DriverErased } from "./person_events_pb.js";
 
 /**
  * Describes the file ordertrail/events/v1/log_entry.proto.
@@ -307,6 +308,22 @@ export declare type Event = Message<"ordertrail.events.v1.Event"> & {
      */
     value: CourierReportRecorded;
     case: "courierReportRecorded";
+  } | {
+    /**
+     * A customer has been forgotten.
+     *
+     * @generated from field: ordertrail.events.v1.CustomerErased customer_erased = 50;
+     */
+    value: CustomerErased;
+    case: "customerErased";
+  } | {
+    /**
+     * A driver has been forgotten.
+     *
+     * @generated from field: ordertrail.events.v1.DriverErased driver_erased = 51;
+     */
+    value: DriverErased;
+    case: "driverErased";
   } | { case: undefined; value?: undefined };
 };
 

@@ -351,6 +351,13 @@ export enum Role {
    * @generated from enum value: ROLE_SYSTEM = 8;
    */
   SYSTEM = 8,
+
+  /**
+   * Whoever holds a tracking link, for that one order. Changes nothing, so no entry has it.
+   *
+   * @generated from enum value: ROLE_LINK = 9;
+   */
+  LINK = 9,
 }
 
 /**

@@ -1,0 +1,135 @@
+import { type Db, MongoServerError } from "mongodb";
+import { parsePeer } from "../domain/peer.ts";
+import { Refusal } from "../domain/refusal.ts";
+import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
+import { createAllowances } from "./allowances.ts";
+import { callerOf, roleName } from "./claims.ts";
+import { createClientSecrets, type SecretHash } from "./client-secrets.ts";
+
+/** Who may ask for tokens with a secret. */
+export type Client = {
+  readonly clientId: string;
+  /** As tokens name it, such as "partner". */
+  readonly role: string;
+  /** The `sub` of its tokens. */
+  readonly subject: string;
+  /** For role store: the store that it acts for. */
+  readonly storeId?: string | undefined;
+  readonly createdAt: Date;
+  /** Set: it gets no more tokens. */
+  readonly disabledAt?: Date | undefined;
+};
+
+/** The clients. Their secrets are kept as hashes only. */
+export type Clients = {
+  /** Adds a client and returns its secret, which is not to be had again. Throws a Refusal when there is one of this name, or it could be no caller. */
+  create(client: Pick<Client, "clientId" | "role" | "subject" | "storeId">): Promise<string>;
+  /** All of them, by name. */
+  list(): Promise<Client[]>;
+  /** The client, unless it is disabled. */
+  find(clientId: string): Promise<Client | undefined>;
+  /** Gives a client no more tokens; false if there is no such client. Those that it has must be revoked besides. */
+  disable(clientId: string): Promise<boolean>;
+  /**
+   * The client that shows its secret. Throws a Refusal UNAUTHENTICATED, in the same time whatever is wrong, and
+   * RATE_LIMITED after several wrong ones. `peer` is where the call comes from, as `peerText` has it.
+   */
+  authenticate(clientId: string, secret: string, peer: string): Promise<Client>;
+};
+
+/** The roles that a client may have. Customers and drivers are people: they log in elsewhere. */
+export const CLIENT_ROLES: readonly string[] = [Role.SERVICE, Role.PARTNER, Role.STORE, Role.AUDITOR, Role.OPERATOR].map(roleName);
+
+/** A document of `auth_clients`. */
+type StoredClient = {
+  readonly _id: string;
+  readonly role: string;
+  readonly subject: string;
+  readonly store_id?: string;
+  readonly secret: SecretHash;
+  readonly created_at: Date;
+  readonly disabled_at?: Date;
+};
+
+const ROUND_TRIP_MS = 5000;
+const DUPLICATE_KEY = 11_000;
+const DURABLE = { writeConcern: { w: "majority", journal: true }, timeoutMS: ROUND_TRIP_MS } as const;
+const MAJORITY = { readConcern: "majority", readPreference: "primary", timeoutMS: ROUND_TRIP_MS } as const;
+/** A client whose configuration is wrong tries at every start; ten a minute from one address is more than that. */
+const WRONG_FROM_ADDRESS = { burst: 10, perMinute: 10 };
+/** From whatever address. Much more than the other, so that whoever knows a client's name does not lock it out from one place. */
+const WRONG_OF_CLIENT = { burst: 100, perMinute: 100 };
+
+/** The clients in the collection `auth_clients` of `db`. */
+export function createClients(db: Db, clock: () => Date): Clients {
+  const stored = db.collection<StoredClient>("auth_clients");
+  const secrets = createClientSecrets();
+  const fromAddress = createAllowances({ ...WRONG_FROM_ADDRESS, clock });
+  const ofClient = createAllowances({ ...WRONG_OF_CLIENT, clock });
+
+  return {
+    async create({ clientId, role, subject, storeId }) {
+      if (!CLIENT_ROLES.includes(role)) {
+        throw new Refusal("VALIDATION_FAILED", `a client's role must be one of ${CLIENT_ROLES.join(", ")}`);
+      }
+      callerOf({ sub: subject, role, ...(storeId !== undefined && { store_id: storeId }) });
+      const { secret, hash } = await secrets.make();
+      const client = {
+        _id: clientId,
+        role,
+        subject,
+        ...(storeId !== undefined && { store_id: storeId }),
+        secret: hash,
+        created_at: clock(),
+      };
+      try {
+        await stored.insertOne(client, DURABLE);
+      } catch (error) {
+        if (!(error instanceof MongoServerError && error.code === DUPLICATE_KEY)) throw error;
+        throw new Refusal("VALIDATION_FAILED", `there is a client ${clientId} already`);
+      }
+      return secret;
+    },
+
+    async list() {
+      return (await stored.find({}, { ...MAJORITY, sort: { _id: 1 } }).toArray()).map(clientOf);
+    },
+
+    async find(clientId) {
+      const found = await stored.findOne({ _id: clientId, disabled_at: { $exists: false } }, MAJORITY);
+      return found ? clientOf(found) : undefined;
+    },
+
+    async disable(clientId) {
+      const { matchedCount } = await stored.updateOne(
+        { _id: clientId },
+        [{ $set: { disabled_at: { $ifNull: ["$disabled_at", clock()] } } }],
+        DURABLE,
+      );
+      return matchedCount > 0;
+    },
+
+    async authenticate(clientId, secret, peer) {
+      const place = `${clientId} ${parsePeer(peer).address}`;
+      // Taken before the secret is looked at, so that many at once gain nothing.
+      const waitSeconds = fromAddress.take(place) || ofClient.take(clientId);
+      if (waitSeconds > 0) {
+        throw new Refusal("RATE_LIMITED", `too many wrong secrets: try again in ${waitSeconds} seconds`, {
+          retry_after_seconds: String(waitSeconds),
+        });
+      }
+      const found = await stored.findOne({ _id: clientId }, MAJORITY);
+      const matches = await secrets.matches(secret, found?.secret);
+      if (!found || !matches || found.disabled_at) {
+        throw new Refusal("UNAUTHENTICATED", "client_id or client_secret is wrong, or the client is disabled");
+      }
+      fromAddress.giveBack(place);
+      ofClient.giveBack(clientId);
+      return clientOf(found);
+    },
+  };
+}
+
+function clientOf({ _id, role, subject, store_id, created_at, disabled_at }: StoredClient): Client {
+  return { clientId: _id, role, subject, storeId: store_id, createdAt: created_at, disabledAt: disabled_at };
+}
