@@ -5,8 +5,7 @@ import { peerText } from "../domain/peer.ts";
 /** A gRPC call's peer, as `peerText` has it. `peer` is as the library tells it, such as "10.0.0.7:41234" or "[::1]:41234". */
 export function grpcPeerOf(peer: string, certificate: PeerCertificate | undefined): string {
   // The port is another for each connection.
-  const found = /^(?:\[(.*)\]|([^:]*)):\d+$/.exec(peer);
-  return peerText(found?.[1] ?? found?.[2] ?? peer, nameOf(certificate));
+  return peerText(peer.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"), nameOf(certificate));
 }
 
 const known = new WeakMap<Socket, string>();
