@@ -281,30 +281,3 @@ describe("a customer's data", () => {
     },
   );
 });
-
-describe("the history", () => {
-  it.each([
-    ["readLog", "grpc"],
-    ["readLog", "connect"],
-    ["replayOrder", "grpc"],
-    ["replayOrder", "connect"],
-    ["explainOrder", "grpc"],
-    ["explainOrder", "connect"],
-  ] as const)("opens %s over %s to services, auditors and operators only, whosever the order is", async (rpc, door) => {
-    await using app = await startTestApp();
-    await makeOrder(app, "own", { customerId: "customer-1", storeId: "store-1", deliveryProvider: 1, driverId: "driver-1" });
-    await makeOrder(app, "other", { customerId: "customer-2", storeId: "store-2", deliveryProvider: 2, driverId: "driver-2" });
-    for (const caller of CALLERS) {
-      const audit = app.client(AuditService, door, caller);
-      for (const orderId of ["own", "other"]) {
-        const call = async () => {
-          if (rpc === "explainOrder") return await audit.explainOrder({ orderId });
-          for await (const _ of rpc === "readLog" ? audit.readLog({ stream: `order-${orderId}` }) : audit.replayOrder({ orderId }));
-          return undefined;
-        };
-        if ([Role.SERVICE, Role.AUDITOR, Role.OPERATOR].includes(caller.role)) await call();
-        else await expect(call(), Role[caller.role]).rejects.toMatchObject({ code: Code.PermissionDenied });
-      }
-    }
-  });
-});
