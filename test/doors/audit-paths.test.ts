@@ -1,6 +1,6 @@
 import { request } from "node:http";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
-import { PERMISSIONS } from "../../src/access/permissions.ts";
+import { PERMISSIONS, type Permission } from "../../src/access/permissions.ts";
 import { openCheckpoint } from "../../src/audit/checkpoint.ts";
 import { HASH_BYTES, hashLeaf } from "../../src/audit/merkle.ts";
 import { parseVerifierKey } from "../../src/audit/signed-note.ts";
@@ -116,6 +116,18 @@ describe("who may read them", () => {
       "GET /audit/tile/{level}/{index}",
       "GET /audit/tile/entries/{index}",
     ]);
+  });
+
+  it("must be in it: no server starts without", async () => {
+    const table = PERMISSIONS as Map<string, Permission>;
+    const name = "GET /audit/tile/entries/{index}";
+    const line = table.get(name) as Permission;
+    table.delete(name);
+    try {
+      await expect(startTestApp()).rejects.toThrow(`nobody is given permission to call ${name}`);
+    } finally {
+      table.set(name, line);
+    }
   });
 
   it.each(PATHS)("of %s: auditors and operators", async (path) => {

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
-import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import { createConnectTransport, createGrpcTransport, createGrpcWebTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { MongoClient } from "mongodb";
 import { inject } from "vitest";
 import { roleName } from "../../src/access/claims.ts";
@@ -82,9 +82,12 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
       return await next(request);
     };
   const { grpc, http } = app.addresses;
+  // One connection for all: a server takes only so many from one address.
+  const sessionManager = new Http2SessionManager(`http://${grpc}`);
+  parts.defer(() => sessionManager.abort());
   function transport(door: RpcDoor, caller: Bearer): Transport {
     const interceptors = [authorized(caller)];
-    if (door === "grpc") return createGrpcTransport({ baseUrl: `http://${grpc}`, interceptors });
+    if (door === "grpc") return createGrpcTransport({ baseUrl: `http://${grpc}`, interceptors, sessionManager });
     const options = { baseUrl: http, httpVersion: "1.1", interceptors } as const;
     return door === "connect" ? createConnectTransport(options) : createGrpcWebTransport(options);
   }
