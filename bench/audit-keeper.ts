@@ -8,6 +8,7 @@ import { createKeyRegister } from "../src/audit/key-register.ts";
 import { createTileStore, TILES_COLLECTION } from "../src/audit/tile-store.ts";
 import { AUDIT_TREE, createTreeKeeper } from "../src/audit/tree-keeper.ts";
 import { loadConfig } from "../src/config.ts";
+import type { Appender } from "../src/log/appender.ts";
 
 /** Ordertrail's keeper of the log's tree, at work. */
 export type RunningKeeper = {
@@ -19,7 +20,7 @@ const LEASE_MS = 10_000;
 const LOOK_EVERY_MS = 5;
 
 /** Keeps the tree of the log in a database, as the application does; its keys are in a folder. */
-export async function runKeeper(db: Db, folder: string): Promise<RunningKeeper> {
+export async function runKeeper(db: Db, folder: string, onAppended?: Appender["onAppended"]): Promise<RunningKeeper> {
   const clock = () => new Date();
   const config = loadConfig({ DATA_DIR: folder });
   const tiles = createTileStore(db);
@@ -32,7 +33,16 @@ export async function runKeeper(db: Db, folder: string): Promise<RunningKeeper> 
     signed = size;
   };
   const logger = pino({ level: "error" }, process.stderr);
-  const keeper = createTreeKeeper({ db, tiles, checkpoints, signer, onSigned, logger, leaseMs: LEASE_MS });
+  const keeper = createTreeKeeper({
+    db,
+    tiles,
+    checkpoints,
+    signer,
+    onSigned,
+    logger,
+    leaseMs: LEASE_MS,
+    ...(onAppended && { onAppended }),
+  });
   keeper.start();
   return {
     async covered(size) {

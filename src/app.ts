@@ -158,7 +158,16 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const announcer = createAnnouncer({ witnesses, file, url, checkpoints, tiles, logger });
   parts.defer(() => announcer.settled());
   const signer = createCheckpointSigner({ origin, keys: createAuditKeySource(config), register, checkpoints, clock: now });
-  const keeper = createTreeKeeper({ db, tiles, checkpoints, signer, onSigned: announcer.announce, logger, leaseMs: LEASE_MS });
+  const keeper = createTreeKeeper({
+    db,
+    tiles,
+    checkpoints,
+    signer,
+    onSigned: announcer.announce,
+    onAppended: appender.onAppended,
+    logger,
+    leaseMs: LEASE_MS,
+  });
   parts.defer(() => keeper.stop());
 
   const caughtUp = () => within(PATIENCE_MS, async (signal) => projector.waitFor(ORDER_TRACKING, await reader.head(), signal));

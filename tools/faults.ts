@@ -9,8 +9,8 @@ const COUNTS = [
   ["freezes", "how often the primary is frozen, and goes on later", "3"],
   ["projector-kills", "how often a projector is killed", "20"],
   ["tree-kills", "how often the keeper of the log's tree is killed", "20"],
-  ["malformed-requests", "how many malformed requests a running instance gets", "100000"],
   ["privacy-kills", "how often an erasure, and a rotation of keys, is killed", "20"],
+  ["malformed-requests", "how many malformed requests a running instance gets", "100000"],
 ] as const;
 
 const program = new Command("npm run test:faults --")

@@ -18,7 +18,7 @@ await serveParent<Knowledge, Load, LoadFigures>(async ({ mongodbUrl, database, t
   const limits = { maxQueuedEntries: 10_000, maxQueuedBytes: 64 * 1024 * 1024, patienceMs: 5000 };
   const appender = createAppender(client, db, limits, pino({ level: "warn" }, process.stderr));
   const identifier = createIdentifiers();
-  const keeper = tree && (await runKeeper(db, tree.folder));
+  const keeper = tree && (await runKeeper(db, tree.folder, appender.onAppended));
   return {
     answer: (load) => drive(() => appender.append(smallEntry(identifier())), load),
     async close() {

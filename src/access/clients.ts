@@ -1,5 +1,4 @@
 import { type Db, MongoServerError } from "mongodb";
-import { parsePeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { createAllowances } from "./allowances.ts";
@@ -32,9 +31,9 @@ export type Clients = {
   disable(clientId: string): Promise<boolean>;
   /**
    * The client that shows its secret. Throws a Refusal UNAUTHENTICATED, in the same time whatever is wrong, and
-   * RATE_LIMITED after several wrong ones. `peer` is where the call comes from, as `peerText` has it.
+   * RATE_LIMITED after several wrong ones. `address` is where the call comes from.
    */
-  authenticate(clientId: string, secret: string, peer: string): Promise<Client>;
+  authenticate(clientId: string, secret: string, address: string): Promise<Client>;
 };
 
 /** The roles that a client may have. Customers and drivers are people: they log in elsewhere. */
@@ -109,8 +108,8 @@ export function createClients(db: Db, clock: () => Date): Clients {
       return matchedCount > 0;
     },
 
-    async authenticate(clientId, secret, peer) {
-      const place = `${clientId} ${parsePeer(peer).address}`;
+    async authenticate(clientId, secret, address) {
+      const place = `${clientId} ${address}`;
       // Taken before the secret is looked at, so that many at once gain nothing.
       const waitSeconds = fromAddress.take(place) || ofClient.take(clientId);
       if (waitSeconds > 0) {

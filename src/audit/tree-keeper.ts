@@ -1,16 +1,19 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import { setTimeout as pause } from "node:timers/promises";
+import { setTimeout as pause, setImmediate } from "node:timers/promises";
 import { type Db, Long } from "mongodb";
 import type { Logger } from "pino";
+import type { AppendListener } from "../log/appender.ts";
 import { readBodies } from "../log/body-reader.ts";
 import { LogDamaged } from "../log/reader.ts";
 import { checkpointsOf, createCheckpoint } from "../projections/checkpoint.ts";
 import { acquireLease, type Lease, LeaseLost } from "../projections/lease.ts";
+import { readAhead } from "../projections/read-ahead.ts";
 import type { TreeHead } from "./checkpoint.ts";
 import type { CheckpointSigner } from "./checkpoint-signer.ts";
 import { type CheckpointStore, HistoryChanged, type SignedCheckpoint } from "./checkpoint-store.ts";
 import { createFrontier, type Frontier } from "./frontier.ts";
+import { hearLeaves } from "./heard-leaves.ts";
 import { hashLeaf, sameHash } from "./merkle.ts";
 import { partialTiles } from "./tile.ts";
 import type { TileStore } from "./tile-store.ts";
@@ -25,6 +28,8 @@ const LOOK_EVERY_MS = 400;
 /** How long the newest entry may be missing before it is taken to be gone: a new primary may, for a moment, show less than the old one did. */
 const MISSING_MS = 3000;
 const READ_BATCH = 2000;
+/** After how many leaves in a row others get their turn: a millisecond or two. */
+const YIELD_AFTER = 1000;
 /** After how many entries the tiles are written, at the latest: as much is read again after a crash. */
 const COMMIT_ENTRIES = 20_000;
 const FIRST_RETRY_MS = 100;
@@ -38,6 +43,8 @@ export type TreeKeeperOptions = {
   readonly signer: CheckpointSigner;
   /** Is told of every checkpoint after it has been kept. Must not throw. */
   readonly onSigned: (checkpoint: SignedCheckpoint) => void;
+  /** Spares the reading of what this process appends itself; all else is read from the database. */
+  readonly onAppended?: (listener: AppendListener) => () => void;
   readonly logger: Logger;
   readonly leaseMs: number;
 };
@@ -55,7 +62,7 @@ export type TreeKeeper = {
  * with the same result. Where the log is not what was signed before, nothing is signed until it is again.
  */
 export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
-  const { db, tiles, checkpoints, signer, onSigned, logger, leaseMs } = options;
+  const { db, tiles, checkpoints, signer, onSigned, onAppended, logger, leaseMs } = options;
   const leases = checkpointsOf(db);
   const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
   const stopping = new AbortController();
@@ -126,6 +133,7 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
     const frontier = await openFrontier(lease, anchor, signal);
     let signedAt = Number.NEGATIVE_INFINITY;
     let missingSince: number | undefined;
+    using heard = hearLeaves(onAppended);
 
     /** Holds the tree, just as it is, against what has been signed; true when there is nothing newer than that. */
     function isAnchored(): boolean {
@@ -133,18 +141,21 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
       return anchor === undefined || anchor.size <= frontier.size;
     }
 
+    /** Makes durable what the tree is at this moment; it may grow on meanwhile. */
     async function commit(): Promise<void> {
       lease.check();
+      const { size } = frontier;
       await tiles.write(frontier.takeChanged(), lease.fence);
-      const position = Long.fromNumber(frontier.size);
+      const position = Long.fromNumber(size);
       if (rebuilding !== undefined && lease.checkpoint.rebuild?.id === rebuilding) await lease.write({ "rebuild.position": position });
-      if (lease.checkpoint.position !== frontier.size || lease.checkpoint.lastError)
+      if (lease.checkpoint.position !== size || lease.checkpoint.lastError)
         await lease.write({ position, progressed_at: "$$NOW", last_error: null });
       progressed();
     }
 
-    async function signIfDue(now: boolean): Promise<void> {
-      if (!isAnchored() || (!now && performance.now() - signedAt < LOOK_EVERY_MS)) return;
+    /** Signs what was committed last: nothing may have been appended since. */
+    async function sign(): Promise<void> {
+      if (!isAnchored()) return;
       lease.check();
       const head: TreeHead = { size: frontier.size, root: frontier.root() };
       const signed = await signer.sign(head);
@@ -153,13 +164,30 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
       signedAt = performance.now();
     }
 
-    for (;;) {
-      const lookedAt = performance.now();
+    function append(leaf: Uint8Array): void {
+      frontier.append(leaf);
+      isAnchored();
+    }
+
+    /** Appends what was heard, with pauses for others in between; answers whether there was anything. */
+    async function appendHeard(): Promise<boolean> {
+      const leaves = heard.takeAfter(frontier.size);
+      for (const [index, leaf] of leaves.entries()) {
+        append(leaf);
+        if ((index + 1) % YIELD_AFTER === 0) await setImmediate();
+      }
+      return leaves.length > 0;
+    }
+
+    /** Reads on to the end of the log; answers whether the newest entry that is known is still there. */
+    async function appendStored(): Promise<boolean> {
       // From the last entry that is known, so that it shows when that has been taken away or replaced.
       const from = Math.max(1, frontier.size);
       let seenLast = frontier.size === 0;
       let uncommitted = 0;
-      for await (const batch of readBodies(db, { from, batchSize: READ_BATCH, signal })) {
+      let committing: Promise<void> = Promise.resolve();
+      const open = (until: AbortSignal) => readBodies(db, { from, batchSize: READ_BATCH, signal: until });
+      for await (const batch of readAhead(open, signal)) {
         for (const { position, body } of batch) {
           if (!seenLast) {
             seenLast = position === frontier.size;
@@ -168,19 +196,29 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
             continue;
           }
           if (position !== frontier.size + 1) throw new LogDamaged(frontier.size + 1, "there is no entry");
-          frontier.append(hashLeaf(body));
-          isAnchored();
+          append(hashLeaf(body));
           uncommitted++;
         }
         if (uncommitted < COMMIT_ENTRIES) continue;
-        await commit();
-        await signIfDue(false);
         uncommitted = 0;
+        await committing;
+        committing = commit();
+        // Awaited below, but perhaps not before it fails; without this the process would call it unhandled.
+        committing.catch(() => undefined);
+        if (performance.now() - signedAt < LOOK_EVERY_MS) continue;
+        await committing;
+        await sign();
       }
-      if (seenLast) {
+      await committing;
+      return seenLast;
+    }
+
+    for (;;) {
+      const lookedAt = performance.now();
+      if ((await appendHeard()) || (await appendStored())) {
         missingSince = undefined;
         await commit();
-        await signIfDue(true);
+        await sign();
         const { rebuild } = lease.checkpoint;
         if (rebuild && rebuild.id !== rebuilding) return;
         if (rebuild) await lease.write({ rebuild: null });

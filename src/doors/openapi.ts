@@ -1,4 +1,5 @@
 import type { DescField, DescService, JsonObject } from "@bufbuild/protobuf";
+import { AuditService } from "../gen/ordertrail/v1/audit_service_pb.js";
 import { ErrorReasonSchema } from "../gen/ordertrail/v1/error_reason_pb.js";
 import { bareNames } from "./enum-names.ts";
 import { createSchemas, type Schemas } from "./openapi-schemas.ts";
@@ -21,6 +22,7 @@ export function createOpenApi(services: readonly DescService[]): JsonObject {
     },
   };
   const { routes } = createRestRoutes(services);
+  if (services.some(({ typeName }) => typeName === AuditService.typeName)) Object.assign(paths, AUDIT_PATHS);
   for (const route of routes) {
     paths[route.template] = { ...paths[route.template], [route.httpMethod.toLowerCase()]: operationOf(route, schemas) };
   }
@@ -85,6 +87,30 @@ function open(operationId: string, summary: string, responses: JsonObject): Json
 function json(description: string, schema: JsonObject): JsonObject {
   return { description, content: { "application/json": { schema } } };
 }
+
+function published(operationId: string, summary: string, type: "text/plain" | "application/octet-stream", ...names: string[]): JsonObject {
+  const parameters = names.map((name) => ({ name, in: "path", required: true, schema: { type: "string" } }));
+  const schema: JsonObject = type === "text/plain" ? { type: "string" } : {};
+  const responses = { "200": { description: summary, content: { [type]: { schema } } }, default: { $ref: "#/components/responses/Error" } };
+  return { get: { operationId, summary, ...(names.length > 0 && { parameters }), responses } };
+}
+
+const AUDIT_PATHS: { readonly [path: string]: JsonObject } = {
+  "/audit/checkpoint": published("auditCheckpoint", "The newest signed checkpoint of the log (C2SP tlog-checkpoint)", "text/plain"),
+  "/audit/tile/{level}/{index}": published(
+    "auditTile",
+    "A tile of the log's Merkle tree (C2SP tlog-tiles); the index may have several path elements and end with .p/ and a width",
+    "application/octet-stream",
+    "level",
+    "index",
+  ),
+  "/audit/tile/entries/{index}": published(
+    "auditEntries",
+    "A bundle of the log's entries (C2SP tlog-tiles); the index likewise",
+    "application/octet-stream",
+    "index",
+  ),
+};
 
 const READINESS: JsonObject = {
   type: "object",

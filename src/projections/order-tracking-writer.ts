@@ -29,6 +29,8 @@ type Held = {
 
 const ORDER_STREAMS = orderStream("");
 const WRITE_BATCH = 250;
+/** Where others are to be let through between two commands. */
+const BREATHING_WRITE_BATCH = 50;
 const LOG_READ_STREAMS = 500;
 const DUPLICATE_KEY = 11000;
 
@@ -45,8 +47,10 @@ export function openOrderTracking(options: {
   /** What the orders in memory may weigh together; each takes some five bytes of memory for each that `weigh` counts. */
   readonly maxWeight: number;
   readonly onDriverLeft?: (orderIds: readonly string[]) => Promise<void>;
+  readonly breathe?: (tookMs: number) => Promise<void>;
 }): ProjectionWriter {
-  const { target, reader, trusted, maxWeight, onDriverLeft } = options;
+  const { target, reader, trusted, maxWeight, onDriverLeft, breathe } = options;
+  const writeBatch = breathe ? BREATHING_WRITE_BATCH : WRITE_BATCH;
   /** By order id, the most recently used last. */
   const held = new Map<string, Held>();
   /** Those among them of which no more is to be expected. */
@@ -142,7 +146,11 @@ export function openOrderTracking(options: {
 
   async function writeChanged(among: Iterable<Held>): Promise<void> {
     const changed = [...among].filter(({ order, written }) => order !== undefined && order.version > (written?.version ?? 0));
-    for (let from = 0; from < changed.length; from += WRITE_BATCH) await write(changed.slice(from, from + WRITE_BATCH));
+    for (let from = 0; from < changed.length; from += writeBatch) {
+      const started = performance.now();
+      await write(changed.slice(from, from + writeBatch));
+      await breathe?.(performance.now() - started);
+    }
     const left = changed.filter(({ driverLeft }) => driverLeft);
     if (onDriverLeft && left.length > 0) await onDriverLeft(left.map(({ order }) => order?.state.orderId ?? ""));
     for (const known of left) known.driverLeft = false;

@@ -45,11 +45,11 @@ export function createOrderTrackingProjection(db: Db, reader: LogReader, locatio
     keyIndex: { key: { order_id: 1 }, unique: true },
     indexes: INDEXES,
     foreignFields: ["driver_location"],
-    open: (name, { trusted }) =>
+    open: (name, options) =>
       openOrderTracking({
+        ...options,
         target: collection(name),
         reader,
-        trusted,
         ...(name === ORDER_TRACKING ? { maxWeight: LIVE_WEIGHT, onDriverLeft: locations.remove } : { maxWeight: COPY_WEIGHT }),
       }),
     carryOver: locations.copyInto,

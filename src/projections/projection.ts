@@ -19,9 +19,9 @@ export type Projection = {
   readonly foreignFields: readonly string[];
   /**
    * Begins to write a copy. States are read from the documents of the copy where it may be `trusted`: not when another
-   * revision wrote them.
+   * revision wrote them. `breathe`, if given, is awaited after each command to the database, with the time that it took.
    */
-  open(collection: string, options: { readonly trusted: boolean }): ProjectionWriter;
+  open(collection: string, options: { readonly trusted: boolean; readonly breathe?: (tookMs: number) => Promise<void> }): ProjectionWriter;
   /** Brings the foreign fields into a copy. */
   carryOver(collection: string): Promise<void>;
   /** The document of a key as the first `version` entries of its stream tell it, without foreign fields; undefined if the log has fewer. */

@@ -73,11 +73,17 @@ export async function runTerm(options: TermOptions): Promise<void> {
     /** The end of the batch that could not be applied as a whole. */
     let troubleEnds = 0;
     for (;;) {
-      const writer = projection.open(projection.collection, { trusted: lease.checkpoint.revision === projection.revision });
+      let isBehind = true;
+      // What calls want of the database comes first, unless the projection has a long way to go.
+      const breathe = async (tookMs: number) => {
+        if (!isBehind) await position.untilWanted(tookMs, signal);
+      };
+      const writer = projection.open(projection.collection, { trusted: lease.checkpoint.revision === projection.revision, breathe });
       try {
         const after = lease.checkpoint.position;
         const rest = () => position.untilWanted(REST_MS, signal);
         for await (const followed of readAhead((until) => reader.follow({ after, batchSize, signal: until, rest }), signal)) {
+          isBehind = followed.entries.length >= batchSize;
           await turns(async () => {
             lease.check();
             await writer.apply(followed.entries);

@@ -9,6 +9,7 @@ import { MAX_LIFETIME_SECONDS, type SigningKeys } from "../access/signing-keys.t
 import type { TokenVerifier } from "../access/tokens.ts";
 import type { TrackingLinks } from "../access/tracking-links.ts";
 import type { OrderState } from "../domain/order.ts";
+import { parsePeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { AuthService } from "../gen/ordertrail/v1/auth_service_pb.js";
 import type { Transactor } from "../log/transact.ts";
@@ -60,7 +61,7 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
 
   return {
     async issueToken({ clientId, clientSecret }, { peer, logger }) {
-      const client = await clients.authenticate(clientId, clientSecret, peer);
+      const client = await clients.authenticate(clientId, clientSecret, parsePeer(peer).address);
       const session = await sessions.begin(clientId, dependencies.refreshTokenSeconds);
       // Looked at again: whoever disables a client ends the sessions that there are, and this one may be younger.
       if (!(await clients.find(clientId))) throw new Refusal("UNAUTHENTICATED", "the client is disabled");

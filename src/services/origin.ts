@@ -1,6 +1,6 @@
-import { isIP } from "node:net";
 import { create } from "@bufbuild/protobuf";
 import type { Caller } from "../domain/caller.ts";
+import { parsePeer } from "../domain/peer.ts";
 import { type Origin, OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
@@ -27,12 +27,4 @@ export async function recordedOrigin(
   const person = `${caller.role === Role.CUSTOMER ? "customer" : "driver"}-${caller.subject}`;
   const sealedAddress = await keys.seal(person, Buffer.from(address), sealedContext.origin(orderId));
   return create(OriginSchema, { ...(sealedAddress && { sealedAddress }) });
-}
-
-/** The address and the certificate's name in what a door calls a peer, such as "10.0.0.7 (spiffe://shop/checkout)". */
-export function parsePeer(peer: string): { readonly address: string; readonly certificateName: string } {
-  const [, place = "", certificateName = ""] = /^(\S*)(?: \((.*)\))?$/s.exec(peer) ?? [];
-  // An IPv4 address, as a socket for both kinds of addresses tells it.
-  const address = place.replace(/^::ffff:(?=\d+\.)/i, "");
-  return { address: isIP(address) > 0 ? address : "", certificateName };
 }

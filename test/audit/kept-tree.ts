@@ -9,6 +9,7 @@ import { createKeyRegister, type KeyRegister } from "../../src/audit/key-registe
 import { createSignerKey } from "../../src/audit/signed-note.ts";
 import { createTileStore, type TileStore } from "../../src/audit/tile-store.ts";
 import { createTreeKeeper } from "../../src/audit/tree-keeper.ts";
+import type { Appender } from "../../src/log/appender.ts";
 import { createLogger } from "../../src/logger.ts";
 import { eventually } from "../support/eventually.ts";
 import { anEntry, type TestLog } from "../support/log.ts";
@@ -52,16 +53,31 @@ export function auditParts(db: Db): AuditParts {
 export type KeeperOptions = {
   readonly keys?: AuditKeySource;
   readonly onSigned?: (checkpoint: SignedCheckpoint) => void;
+  readonly onAppended?: Appender["onAppended"];
   /** Lines that it logs. */
   readonly lines?: string[];
 };
 
 /** Keeps the tree of a log until the end of the `await using` block, as a process of its own would. */
 export function keepTree({ db, tiles, checkpoints, register }: AuditParts, options: KeeperOptions = {}): AsyncDisposable {
-  const { keys = { signers: async () => [SIGNER], rotate: async () => undefined }, onSigned = () => undefined, lines } = options;
+  const {
+    keys = { signers: async () => [SIGNER], rotate: async () => undefined },
+    onSigned = () => undefined,
+    onAppended,
+    lines,
+  } = options;
   const signer = createCheckpointSigner({ origin: ORIGIN, keys, register, checkpoints, clock: () => new Date() });
   const logger = lines ? createLogger("debug", { write: (line) => lines.push(line) }) : createLogger("silent");
-  const keeper = createTreeKeeper({ db, tiles, checkpoints, signer, onSigned, logger, leaseMs: LEASE_MS });
+  const keeper = createTreeKeeper({
+    db,
+    tiles,
+    checkpoints,
+    signer,
+    onSigned,
+    logger,
+    leaseMs: LEASE_MS,
+    ...(onAppended && { onAppended }),
+  });
   keeper.start();
   return { [Symbol.asyncDispose]: () => keeper.stop() };
 }

@@ -87,6 +87,27 @@ describe("the log's tree", () => {
     expect(await allTiles(log)).toEqual(tiles);
   });
 
+  it("is the same whether entries are heard from this process's appender or read, also when others append between them", async () => {
+    await using log = await testLog();
+    const parts = auditParts(log.db);
+    const other = log.join();
+    await using _keeper = keepTree(parts, { onAppended: log.appender.onAppended });
+    for (const [own, others] of [
+      [700, 0],
+      [0, 300],
+      [400, 400],
+      [2500, 1],
+      [1, 50],
+      [3, 0],
+    ] as const) {
+      const positions = await Promise.all([appendEntries(log, own), appendEntries({ ...log, appender: other.appender }, others)]);
+      const head = await parts.covered(Math.max(...positions));
+      expect(head.root).toEqual(await rootOfEntries(log, head.size));
+    }
+    expect(await log.reader.head()).toBe(4355);
+    await parts.covered(4355);
+  });
+
   it("is kept by one process, and by the next when that is gone", async () => {
     await using log = await testLog();
     const parts = auditParts(log.db);

@@ -73,8 +73,9 @@ describe("ordertrail privacy", () => {
 });
 
 describe("ordertrail keys", () => {
-  it("adds a master key and wraps all personal keys under it while the instance runs", async () => {
+  it("adds a master key and wraps all personal keys, and those that sign tokens, under it while the instance runs", async () => {
     await using app = await startInstance();
+    await (await fetch(`${app.http}/.well-known/jwks.json`)).body?.cancel();
     await submitOrder(app, "one");
     const file = join(folder.path, "keys", "master.key");
     const before = await readMasterKeys(file);
@@ -83,10 +84,14 @@ describe("ordertrail keys", () => {
     expect(added).toMatchObject({ exitCode: 0, out: expect.stringContaining(`master key ${after.newest.id} is first in ${file}`) });
     expect([...after.byId.keys()]).toEqual([after.newest.id, before.newest.id]);
 
+    const signing = app.database.db(app.databaseName).collection("auth_signing_keys");
+    const wrappedUnder = () => signing.distinct("master_key_id");
+    expect(await wrappedUnder()).toEqual([before.newest.id]);
     expect(await run("keys", "rotate")).toMatchObject({
       exitCode: 0,
       out: expect.stringContaining(`1 personal keys wrapped anew under master key ${after.newest.id}, 0 left`),
     });
+    expect(await wrappedUnder()).toEqual([after.newest.id]);
     const last = (await run("keys", "rotate", "--json")).out.trimEnd().split("\n").at(-1) ?? "";
     expect(JSON.parse(last)).toEqual({ master_key_id: after.newest.id, rewrapped: "0", left: [], done: true });
     const tracking = app.client(OrderTrackingService, "grpc", { role: Role.SERVICE, subject: "checkout" });

@@ -9,6 +9,8 @@ import { DeliveryProvider, Role } from "../../src/gen/ordertrail/events/v1/value
 import { trusting } from "../access/issuer.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
+const KEY = Buffer.alloc(32).toString("base64");
+
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 beforeEach(async () => {
   folder = await temporaryFolder();
@@ -89,8 +91,8 @@ describe("ordertrail token", () => {
       MONGODB_URL: "mongodb://db/?replicaSet=a",
       NATS_URL: "nats://bus",
       AUDIT_ORIGIN: "orders.test/audit",
-      AUDIT_KEYS: Buffer.alloc(32).toString("base64"),
-      MASTER_KEYS: Buffer.alloc(32).toString("base64"),
+      AUDIT_KEYS: KEY,
+      MASTER_KEYS: KEY,
     };
     for (const [name, value] of Object.entries(production)) vi.stubEnv(name, value);
     const { out, err, exitCode } = await token("--role", "operator", "--subject", "x");

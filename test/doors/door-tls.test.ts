@@ -182,7 +182,8 @@ describe("client certificates", () => {
     expect((await get(`${open.doors.http.url}/orders/tracking/order-1`, files)).status).toBe(401);
     expect((await get(`${open.doors.http.url}/orders/tracking/order-1`, files, headers)).status).toBe(200);
     const peers = open.doors.logged.filter(({ msg }) => msg.startsWith("call")).map(({ peer }) => peer);
-    expect(peers).toHaveLength(4);
+    // Of each call that is denied, there is a line that says so besides.
+    expect(peers).toHaveLength(6);
     for (const peer of peers) expect(peer).toMatch(/^127\.0\.0\.1(:\d+)? \(checkout\)$/);
   });
 

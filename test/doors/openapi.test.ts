@@ -31,6 +31,10 @@ describe("the OpenAPI document", () => {
       [
         "GET /healthz",
         "GET /readyz",
+        "GET /audit/checkpoint",
+        "GET /audit/tile/{level}/{index}",
+        "GET /audit/tile/entries/{index}",
+        "GET /audit/orders/{order_id}/explanation",
         "GET /orders/tracking",
         "GET /orders/tracking/{order_id}",
         "GET /orders/tracking/{order_id}/history",

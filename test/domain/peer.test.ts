@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parsePeer } from "../../src/services/origin.ts";
+import { parsePeer } from "../../src/domain/peer.ts";
 
 describe("what a door calls a peer", () => {
   it.each([
