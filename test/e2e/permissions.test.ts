@@ -189,7 +189,8 @@ describe("every RPC of the permission table", () => {
   });
 
   it.each(["grpc", "connect", "rest"] as const)("is open to the roles it is for, on their own orders only, over %s", async (door) => {
-    await using app = await startTestApp();
+    // Every call comes by a connection of its own.
+    await using app = await startTestApp({ MAX_CONNECTIONS_PER_ADDRESS: "10000" });
     await makeOrders(app, "first");
     await eventually(() => app.client(AuditService, "grpc", OPERATOR).getCheckpoint({}));
     for (const [rpc, { request, roles, order }] of Object.entries(CALLED)) {
