@@ -189,8 +189,7 @@ describe("every RPC of the permission table", () => {
   });
 
   it.each(["grpc", "connect", "rest"] as const)("is open to the roles it is for, on their own orders only, over %s", async (door) => {
-    // Every call comes by a connection of its own.
-    await using app = await startTestApp({ MAX_CONNECTIONS_PER_ADDRESS: "10000" });
+    await using app = await startTestApp();
     await makeOrders(app, "first");
     await eventually(() => app.client(AuditService, "grpc", OPERATOR).getCheckpoint({}));
     for (const [rpc, { request, roles, order }] of Object.entries(CALLED)) {
