@@ -35,6 +35,8 @@ export type Command<State> = {
   readonly origin?: Origin | undefined;
   /** What the command brings about; none when things are so already. Throws a Refusal. May be called several times. */
   readonly decide: (state: State | undefined) => Event[];
+  /** Why nothing may be recorded of it now; a command that was carried out before still gets its answer. */
+  readonly refusal?: Refusal | undefined;
   /** Whether things may have been as the command wants them before. Absent: they may. Where they cannot, a look-up is spared. */
   readonly mayHaveBeenSo?: (state: State) => boolean;
 };
@@ -123,7 +125,9 @@ export function createTransactor<State>(
       let events: Event[] = [];
       let refusal: unknown;
       try {
-        events = command.decide(loaded.state);
+        const decided = command.decide(loaded.state);
+        if (decided.length > 0 && command.refusal) throw command.refusal;
+        events = decided;
       } catch (error) {
         refusal = error;
       }

@@ -68,8 +68,8 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         actor: { role: caller.role, subject: caller.subject },
         door: call.door,
         origin,
+        refusal,
         decide: (state) => {
-          if (refusal) throw refusal;
           if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw notFound(request.orderId);
           return decide(state, command, caller);
         },
@@ -144,7 +144,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         request,
         { type: "InitTracking", orderId, storeId, customerId, deliveryProvider, items, recipient: sealed, metadata },
         call,
-        // A request_id of before the erasure still gets its answer, so this is for the decision to refuse.
+        // A request_id of before the erasure still gets its answer, so this is for the transaction to refuse.
         recipient && !sealed ? customerErased(customerId) : undefined,
       );
     },
