@@ -156,7 +156,9 @@ async function plant(tracking: Client<typeof OrderTrackingService>, name: string
   const orderId = `order-${name}`;
   await tracking.initTracking({ orderId, storeId: "s", customerId: name, recipient: recipientOf(), metadata: { campaign: CONTROL } });
   for (const status of [2, 3, 4, 6]) await tracking.updateStatus({ orderId, status, note: text() });
-  await tracking.assignDriver({ orderId, driverDetails: driverOf(name) });
+  const { order } = await tracking.assignDriver({ orderId, driverDetails: driverOf(name) });
+  // order_tracking shows where a driver is only once it has the driver.
+  await tracking.listTrackings({ minPosition: order?.position ?? 0n });
   await tracking.updateLocation({ orderId, latitude: DRIVER_LATITUDE, longitude: 1 });
   if (!delivered) return;
   for (const status of [8, 9]) await tracking.updateStatus({ orderId, status, note: text() });
