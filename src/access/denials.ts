@@ -1,5 +1,5 @@
 import type { Logger } from "pino";
-import type { Caller } from "../domain/caller.ts";
+import { type Caller, isPersonal } from "../domain/caller.ts";
 import { parsePeer } from "../domain/peer.ts";
 import type { RefusalReason } from "../domain/refusal.ts";
 import { Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
@@ -95,8 +95,8 @@ export function createDenials({ perMinute, logger, clock }: DenialsOptions): Den
         trace_id: traceId,
         method,
         door: Door[door],
-        peer,
         reason,
+        ...(!(caller && isPersonal(caller)) && { peer }),
         ...(caller && { role: roleName(caller.role), subject: caller.subject }),
       };
       if (waitSeconds === 0) {

@@ -1,4 +1,4 @@
-import type { DeliveryProvider, Role } from "../gen/ordertrail/events/v1/values_pb.js";
+import { type DeliveryProvider, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 
 /** Who does something, and in what capacity. */
 export type Actor = {
@@ -16,3 +16,8 @@ export type Caller = Actor & {
   /** The one order that a caller of role LINK may see. */
   readonly orderId?: string;
 };
+
+/** Whether the address from which this caller calls tells where a person is, and not just which organisation's machine calls. */
+export function isPersonal({ role }: Pick<Caller, "role">): boolean {
+  return role === Role.CUSTOMER || role === Role.DRIVER || role === Role.LINK;
+}

@@ -4,7 +4,7 @@ import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import type { Logger } from "pino";
 import { type Denials, isDenial } from "../access/denials.ts";
 import { checkMethod, isPublic } from "../access/permissions.ts";
-import type { Caller } from "../domain/caller.ts";
+import { type Caller, isPersonal } from "../domain/caller.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { AnyHandler, Call, ServedService } from "../services/call.ts";
@@ -133,15 +133,15 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     };
   }
 
-  function report(endpoint: Endpoint, incoming: Incoming, about: About, startedAt: Date, failure: CallFailure | undefined): void {
+  function report(endpoint: Endpoint, incoming: Incoming, findings: Findings, startedAt: Date, failure: CallFailure | undefined): void {
     const level = failure ? levelOf(failure) : "debug";
     if (!logger.isLevelEnabled(level)) return;
     const line = {
       trace_id: incoming.traceId,
       method: endpoint.name,
       door: Door[incoming.door],
-      peer: incoming.peer,
-      ...about,
+      ...(!(findings.caller && isPersonal(findings.caller)) && { peer: incoming.peer }),
+      ...findings.about,
       duration_ms: clock().getTime() - startedAt.getTime(),
       code: failure?.reason ?? "OK",
       ...(failure?.cause !== undefined && { err: failure.cause }),
@@ -174,14 +174,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const answering = answer();
       try {
         const output = await scope.race(answering);
-        report(endpoint, incoming, findings.about, startedAt, undefined);
+        report(endpoint, incoming, findings, startedAt, undefined);
         return output;
       } catch (thrown) {
         if (scope.signal.aborted)
           answering.catch((late: unknown) => logger.debug({ trace_id: incoming.traceId, err: late }, "a call failed after its end"));
         const found = failureOf(thrown, scope.signal, incoming.traceId, findings.about.order_id);
         const failure = settle(endpoint.name, found, findings.caller, incoming);
-        report(endpoint, incoming, findings.about, startedAt, failure);
+        report(endpoint, incoming, findings, startedAt, failure);
         throw failure;
       }
     },
@@ -206,7 +206,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         failure = settle(endpoint.name, found, findings.caller, incoming);
         throw failure;
       } finally {
-        report(endpoint, incoming, findings.about, startedAt, failure);
+        report(endpoint, incoming, findings, startedAt, failure);
       }
     },
 

@@ -3,6 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, mayAccess, scopeOf, seesPersonalData } from "../access/permissions.ts";
+import { isPersonal } from "../domain/caller.ts";
 import { decide, evolve, hasBeen, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { type Origin, OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
@@ -25,7 +26,7 @@ import type { OrderTrackings } from "../projections/order-tracking.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { Call, ServiceHandlers } from "./call.ts";
 import { presentEventToLink } from "./link-view.ts";
-import { isPersonal, recordedOrigin } from "./origin.ts";
+import { recordedOrigin } from "./origin.ts";
 import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
 import { presentOrders, sealedContext, showsLocation } from "./present-order.ts";
 

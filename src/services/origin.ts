@@ -1,16 +1,11 @@
 import { create } from "@bufbuild/protobuf";
-import type { Caller } from "../domain/caller.ts";
+import { isPersonal } from "../domain/caller.ts";
 import { parsePeer } from "../domain/peer.ts";
 import { type Origin, OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
 import type { Call } from "./call.ts";
 import { sealedContext } from "./present-order.ts";
-
-/** Whether the address of this caller tells where a person is, and not just which organisation's machine calls. */
-export function isPersonal({ role }: Pick<Caller, "role">): boolean {
-  return role === Role.CUSTOMER || role === Role.DRIVER;
-}
 
 /**
  * From where a call comes, as the log records it: a customer's or driver's address is sealed under their own key, and is

@@ -38,10 +38,18 @@ describe("a denial", () => {
         reason: "PERMISSION_DENIED",
         role: "customer",
         subject: "customer-1",
-        peer: "10.0.0.7",
         trace_id: "trace-1",
       },
     ]);
+  });
+
+  it("is logged with the address of an organisation or a stranger, not with that of a customer or driver", () => {
+    const denials = make();
+    const { caller: _, ...stranger } = denial;
+    const callers = [Role.CUSTOMER, Role.DRIVER, Role.LINK, Role.STORE, Role.PARTNER].map((role) => ({ role, subject: "someone" }));
+    for (const caller of callers) denials.record({ ...denial, caller });
+    denials.record({ ...stranger, caller: undefined });
+    expect(lines.map(({ peer }) => peer)).toEqual([undefined, undefined, undefined, "10.0.0.7", "10.0.0.7", "10.0.0.7"]);
   });
 
   it("is limited when there are too many of one caller, which is logged once, and others are not", () => {

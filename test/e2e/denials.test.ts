@@ -84,7 +84,10 @@ describe("who is denied too often", () => {
       ...Array(4).fill(["PERMISSION_DENIED", "customer-1"]),
       ["UNAUTHENTICATED", undefined],
     ]);
-    expect(lines[0]).toMatchObject({ level: "warn", door: "GRPC", peer: "127.0.0.1", role: "customer" });
+    expect(lines[0]).toMatchObject({ level: "warn", door: "GRPC", role: "customer" });
+    expect(lines[4]).toMatchObject({ level: "warn", door: "REST", peer: "127.0.0.1" });
+    // Where a customer is, is theirs to know.
+    expect(app.log.filter((line) => line.includes("customer-1") && line.includes("127.0.0.1"))).toEqual([]);
     expect(app.log.join()).not.toContain("secret-nonsense");
   });
 });
