@@ -47,6 +47,17 @@ export function createLogger(level: string, destination?: DestinationStream): Lo
   return destination ? pino(options, destination) : pino(options);
 }
 
+/** How much may wait for a slow reader of the log; lines beyond that are dropped, for orders must not wait for them. */
+const MAX_WAITING_BYTES = 16 * 1024 * 1024;
+
+/**
+ * Where a server's lines go: a file, or a descriptor such as 2. Lines that come while others are written wait for them and
+ * go together; a process that is killed takes the last few with it, one that ends writes them all.
+ */
+export function logTo(destination: string | number): DestinationStream {
+  return pino.destination({ dest: destination, sync: false, maxLength: MAX_WAITING_BYTES });
+}
+
 /** What of an error is logged: never the fields that libraries hang on it, for those may hold documents or headers. */
 function errorForLog(error: unknown): object {
   if (!(error instanceof Error)) return { type: typeof error };

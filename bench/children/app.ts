@@ -1,10 +1,9 @@
 import { join } from "node:path";
-import { destination } from "pino";
 import { issueDevelopmentToken } from "../../src/access/development-token.ts";
 import { createDevelopmentKeys } from "../../src/access/keys.ts";
 import { createApp } from "../../src/app.ts";
 import { type AppConfig, loadConfig } from "../../src/config.ts";
-import { createLogger } from "../../src/logger.ts";
+import { createLogger, logTo } from "../../src/logger.ts";
 import { serveParent } from "../child.ts";
 
 /** Where a server listens, and what lets a back-end service in. */
@@ -18,7 +17,7 @@ await serveParent<{ readonly mongodbUrl: string; readonly database: string; read
   async ({ mongodbUrl, database, folder }) => {
     const environment = { MONGODB_URL: mongodbUrl, DATABASE_NAME: database, DATA_DIR: folder, GRPC_PORT: "0", HTTP_PORT: "0" };
     const config: AppConfig = { ...loadConfig(environment), mongodbUrl };
-    const app = await createApp(config, createLogger(config.logLevel, destination(join(folder, "ordertrail.log"))));
+    const app = await createApp(config, createLogger(config.logLevel, logTo(join(folder, "ordertrail.log"))));
     const keys = await createDevelopmentKeys(config.dataDir);
     const token = await issueDevelopmentToken(keys, config, { role: "service", subject: "bench", expiresInSeconds: 3600 });
     return { answer: () => Promise.resolve({ address: app.addresses.grpc, token }), close: () => app.stop() };

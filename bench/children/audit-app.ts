@@ -1,12 +1,11 @@
 import { join } from "node:path";
 import { MongoClient } from "mongodb";
-import { destination } from "pino";
 import { issueDevelopmentToken } from "../../src/access/development-token.ts";
 import { createDevelopmentKeys } from "../../src/access/keys.ts";
 import { createApp } from "../../src/app.ts";
 import { createAuditKeySource } from "../../src/audit/audit-keys.ts";
 import { type AppConfig, loadConfig } from "../../src/config.ts";
-import { createLogger } from "../../src/logger.ts";
+import { createLogger, logTo } from "../../src/logger.ts";
 import { runKeeper } from "../audit-keeper.ts";
 import { serveParent } from "../child.ts";
 
@@ -26,7 +25,7 @@ await serveParent<
   await client.close();
   const environment = { DATABASE_NAME: database, DATA_DIR: folder, GRPC_PORT: "0", HTTP_PORT: "0", ROLES: "api" };
   const config: AppConfig = { ...loadConfig(environment), mongodbUrl };
-  const app = await createApp(config, createLogger(config.logLevel, destination(join(folder, "ordertrail.log"))));
+  const app = await createApp(config, createLogger(config.logLevel, logTo(join(folder, "ordertrail.log"))));
   const keys = await createDevelopmentKeys(config.dataDir);
   const token = await issueDevelopmentToken(keys, config, { role: "auditor", subject: "bench", expiresInSeconds: 36_000 });
   const [signer] = await createAuditKeySource(config).signers(config.auditOrigin);

@@ -10,7 +10,7 @@ import { keepRunning } from "../embedded/keep-running.ts";
 import { type Mongod, startMongod } from "../embedded/mongod.ts";
 import { type NatsServer, startNatsServer } from "../embedded/nats-server.ts";
 import type { ServerName } from "../embedded/server-binaries.ts";
-import { createLogger } from "../logger.ts";
+import { createLogger, logTo } from "../logger.ts";
 import { EXIT } from "./exit-codes.ts";
 import { claimInstance, type InstanceAddresses } from "./instance.ts";
 import { publicAddress } from "./public-address.ts";
@@ -24,7 +24,7 @@ export function registerStart(program: Command): void {
     .description("run Ordertrail until Ctrl-C or SIGTERM; with a MongoDB and a NATS of its own unless MONGODB_URL and NATS_URL are set")
     .action(async () => {
       const config = loadConfig();
-      await run(config, createLogger(config.logLevel, process.stderr));
+      await run(config, createLogger(config.logLevel, logTo(process.stderr.fd)));
     });
 }
 

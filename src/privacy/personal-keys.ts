@@ -28,8 +28,13 @@ export type PersonalKeys = {
   forget(person: string): void;
 };
 
-type PersonalKey = { readonly id: Uint8Array; readonly dataKey: DataKey };
-type RememberedKey = { readonly person: string; readonly dataKey: DataKey };
+type PersonalKey = {
+  readonly id: Uint8Array;
+  readonly person: string;
+  readonly dataKey: DataKey;
+  /** What the key has opened of messages that are still in memory; forgotten with it. */
+  readonly opened: WeakMap<Sealed, { readonly context: string; readonly plaintext: Uint8Array }>;
+};
 
 const DAY_MS = 86_400_000;
 const REMEMBERED_KEYS = 10_000;
@@ -45,7 +50,7 @@ export function generationAt(time: Date): number {
 export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Date): PersonalKeys {
   const keys = personalKeysOf(db);
   const bounds = { max: REMEMBERED_KEYS, ttl: REMEMBERED_MS, ttlResolution: 0, perf: { now: () => clock().getTime() } };
-  const byId = new LRUCache<string, RememberedKey>(bounds);
+  const byId = new LRUCache<string, PersonalKey>(bounds);
   /** By person and generation. Promises, so that calls for the same person at the same time ask once. */
   const sealing = new LRUCache<string, Promise<PersonalKey>>(bounds);
   let indexed: Promise<unknown> | undefined;
@@ -92,35 +97,40 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
   async function remember(stored: StoredKey): Promise<PersonalKey> {
     const id = stored._id.value();
     const dataKey = deriveDataKey(await unwrapStored(wrapper, stored));
-    byId.set(hex(id), { person: stored.person, dataKey });
-    return { id, dataKey };
+    const key = { id, person: stored.person, dataKey, opened: new WeakMap() };
+    byId.set(hex(id), key);
+    return key;
   }
 
-  /** The keys with these identifiers, by identifier in hexadecimal; those destroyed are absent, and are asked for again each time. */
-  async function findKeys(ids: readonly Uint8Array[]): Promise<Map<string, DataKey>> {
-    const found = new Map<string, DataKey>();
-    const unknown = new Map<string, Uint8Array>();
-    for (const id of ids) {
-      const name = hex(id);
-      const known = byId.get(name);
-      if (known) found.set(name, known.dataKey);
-      else unknown.set(name, id);
-    }
-    if (unknown.size === 0) return found;
+  /** The keys with these identifiers, in order; undefined for those destroyed, which are asked for again each time. */
+  async function findKeys(ids: readonly Uint8Array[]): Promise<(PersonalKey | undefined)[]> {
+    const names = ids.map(hex);
+    const known = names.map((name) => byId.get(name));
+    if (!known.includes(undefined)) return known;
+    const unknown = new Map(names.flatMap((name, index) => (known[index] ? [] : [[name, ids[index] as Uint8Array] as const])));
     // Not at majority: a new primary has every key that was used, a little before it counts them as its majority's.
     const stored = await keys
       .find({ _id: { $in: Array.from(unknown.values(), (id) => new Binary(id)) } }, { readConcern: "local" })
       .toArray();
-    for (const { id, dataKey } of await Promise.all(stored.map(remember))) found.set(hex(id), dataKey);
-    return found;
+    const found = new Map((await Promise.all(stored.map(remember))).map((key) => [hex(key.id), key]));
+    return names.map((name, index) => known[index] ?? found.get(name));
   }
 
   async function openMany(items: readonly { readonly sealed: Sealed; readonly context: string }[]): Promise<(Uint8Array | undefined)[]> {
     const found = await findKeys(items.map(({ sealed }) => sealed.keyId));
-    return items.map(({ sealed, context }) => {
-      const dataKey = found.get(hex(sealed.keyId));
-      return dataKey && open(dataKey, sealed, context);
+    return items.map(({ sealed, context }, index) => {
+      const key = found[index];
+      return key && openWith(key, sealed, context);
     });
+  }
+
+  /** An order is shown again and again, and opening all of it takes a tenth of the time of an answer. */
+  function openWith({ dataKey, opened }: PersonalKey, sealed: Sealed, context: string): Uint8Array {
+    const known = opened.get(sealed);
+    if (known?.context === context) return known.plaintext;
+    const plaintext = open(dataKey, sealed, context);
+    opened.set(sealed, { context, plaintext });
+    return plaintext;
   }
 
   function forget(person: string): void {

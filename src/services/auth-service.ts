@@ -60,12 +60,12 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
   }
 
   return {
-    async issueToken({ clientId, clientSecret }, { peer, logger }) {
+    async issueToken({ clientId, clientSecret }, { peer, log }) {
       const client = await clients.authenticate(clientId, clientSecret, parsePeer(peer).address);
       const session = await sessions.begin(clientId, dependencies.refreshTokenSeconds);
       // Looked at again: whoever disables a client ends the sessions that there are, and this one may be younger.
       if (!(await clients.find(clientId))) throw new Refusal("UNAUTHENTICATED", "the client is disabled");
-      logger.info({ client_id: clientId, session_id: session.sessionId, peer }, "tokens issued");
+      log({ client_id: clientId, session_id: session.sessionId, peer }, "tokens issued");
       return await tokensOf(client, session);
     },
 
@@ -89,7 +89,7 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
       return {};
     },
 
-    async revokeAccess({ target }, { caller, logger }) {
+    async revokeAccess({ target }, { caller, log }) {
       switch (target.case) {
         case "tokenId":
           await revocations.revoke([`token:${target.value}`], new Date(now().getTime() + REVOKED_BY_ID_MS));
@@ -103,7 +103,7 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
         case undefined:
           throw new Error("validation lets no RevokeAccess without a target through");
       }
-      logger.info({ subject: caller.subject, target: target.case, id: target.value }, "access revoked");
+      log({ subject: caller.subject, target: target.case, id: target.value }, "access revoked");
       return {};
     },
 
@@ -114,7 +114,7 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
       const linkId = await links.create(orderId, expiresAt, call.caller);
       const claims = { iss: issuer, aud: audience, sub: linkId, role: LINK_ROLE, order_id: orderId, jti: linkId };
       const token = await signing.sign(claims, seconds);
-      call.logger.info({ order_id: orderId, link_id: linkId, role: call.caller.role }, "tracking link made");
+      call.log({ order_id: orderId, link_id: linkId, role: call.caller.role }, "tracking link made");
       return { linkId, token, expiresAt: timestampFromDate(expiresAt), url: pageOf(dependencies.trackingLinkPage, token) };
     },
 

@@ -8,7 +8,6 @@ import type {
   MessageInitShape,
   MessageShape,
 } from "@bufbuild/protobuf";
-import type { Logger } from "pino";
 import type { Caller } from "../domain/caller.ts";
 import type { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 
@@ -28,8 +27,8 @@ export type Call = {
   readonly stopping: AbortSignal;
   /** By when the caller wants the answer. Every unary call has one. */
   readonly deadline?: Date;
-  /** Writes the call's trace id and method with every line. */
-  readonly logger: Logger;
+  /** Writes a line at INFO, with the call's trace id and method. */
+  readonly log: (what: object, message: string) => void;
 };
 
 /** Answers one request. The request is valid. Throws a Refusal for a "no"; anything else is a fault. */

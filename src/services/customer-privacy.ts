@@ -110,7 +110,7 @@ export function createCustomerPrivacy(
       }
       const last = page.at(-1);
       const erasure = await erasures.receiptOf(`customer-${customerId}`);
-      call.logger.info({ customer_id: customerId, orders: orders.length }, "the data of a customer was exported");
+      call.log({ customer_id: customerId, orders: orders.length }, "the data of a customer was exported");
       return {
         customerId,
         exportedAt: timestampFromDate(now()),

@@ -68,7 +68,7 @@ export function createOperationsService({
 
     async *rotateKeys(_, call) {
       for await (const { masterKeyId, rewrapped, left, done } of rotateKeys(call.signal)) {
-        if (done) call.logger.info({ master_key_id: masterKeyId, rewrapped, left }, "personal keys were wrapped anew");
+        if (done) call.log({ master_key_id: masterKeyId, rewrapped, left }, "personal keys were wrapped anew");
         yield {
           masterKeyId,
           rewrapped: BigInt(rewrapped),

@@ -28,7 +28,7 @@ import type { Call, ServiceHandlers } from "./call.ts";
 import { presentEventToLink } from "./link-view.ts";
 import { recordedOrigin } from "./origin.ts";
 import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
-import { presentOrders, sealedContext, showsLocation } from "./present-order.ts";
+import { type Presentable, presentOrders, sealedContext, showsLocation } from "./present-order.ts";
 
 export type OrderTrackingDependencies = {
   readonly orders: Transactor<OrderState>;
@@ -81,13 +81,17 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     // A request_id seen before is answered without deciding, so the right to the answer is looked at here.
     if (!mayAccess(caller, outcome.state) && !(outcome.before && mayAccess(caller, outcome.before))) throw notFound(request.orderId);
     if (outcome.appended) logMove(call, request.requestId, outcome);
-    return { order: await show(outcome, call) };
+    return { order: await show(await locate(outcome), call) };
   }
 
-  async function show(snapshot: Snapshot<OrderState>, call: Call): Promise<OrderTracking> {
+  async function locate(snapshot: Snapshot<OrderState>): Promise<Presentable> {
     const location = showsLocation(snapshot.state) ? await locations.find(snapshot.state.orderId) : undefined;
-    const [order] = await presentOrders([{ ...snapshot, location }], call.caller, keys);
-    return order as OrderTracking;
+    return { ...snapshot, location };
+  }
+
+  async function show(order: Presentable, { caller }: Call): Promise<OrderTracking> {
+    const [shown] = await presentOrders([order], caller, keys);
+    return shown as OrderTracking;
   }
 
   /** The order as it stands, if the caller may see it. Another's order is as if it did not exist. */
@@ -151,7 +155,10 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     },
 
     async getTracking({ orderId, minPosition }, call) {
-      return { order: await show(await readOwn(orderId, call, minPosition), call) };
+      await untilLogReaches(Number(minPosition), call);
+      // Most orders that are asked for are on their way: both at once take one round trip's time, not two.
+      const [snapshot, location] = await Promise.all([readOwn(orderId, call), locations.find(orderId)]);
+      return { order: await show({ ...snapshot, location }, call) };
     },
 
     async listTrackings(request, call) {
@@ -300,7 +307,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       }
       const recordedAt = request.recordedAt ? timestampDate(request.recordedAt) : now();
       await locations.record(orderId, { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt });
-      return { order: await show(snapshot, call) };
+      return { order: await show(await locate(snapshot), call) };
     },
 
     async markDelivered(request, call) {
@@ -343,7 +350,7 @@ function customerErased(customerId: string): Refusal {
 }
 
 function logMove(call: Call, requestId: string, { before, state, version, position }: Outcome<OrderState>): void {
-  call.logger.info(
+  call.log(
     {
       order_id: state.orderId,
       ...(requestId !== "" && { request_id: requestId }),
