@@ -8,6 +8,8 @@ const needingServers = globSync("test/**/*.test.ts").filter((path) => NEEDS_SERV
 
 export default defineConfig({
   test: {
+    // Most tests wait for a server or for time to pass: three files at a time keep two cores busy.
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [

@@ -180,7 +180,14 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     caughtUp,
     head: reader.head,
     record: createErasureRecorder(people, reader),
-    self: { requestedBy: { role: Role.SYSTEM, subject: "ordertrail" }, door: Door.INTERNAL, requestId: "", correlationId: "" },
+    self: {
+      requestedBy: { role: Role.SYSTEM, subject: "ordertrail" },
+      door: Door.INTERNAL,
+      address: "",
+      certificateName: "",
+      requestId: "",
+      correlationId: "",
+    },
     logger,
   });
   // Before anybody is answered: a restored backup may have brought somebody back.

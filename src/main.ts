@@ -20,6 +20,10 @@ enableCompileCache();
 const program = new Command("ordertrail")
   .description("Order tracking for grocery delivery: the whole story of every order.")
   .helpCommand(false)
+  .configureOutput({
+    outputError: (text, write) =>
+      write(text.startsWith("error: unknown option") ? `${text.trimEnd()} (a name that begins with - comes after --)\n` : text),
+  })
   .exitOverride();
 
 for (const register of [

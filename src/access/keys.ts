@@ -46,9 +46,10 @@ export async function createDevelopmentKeys(dataDir: string): Promise<Developmen
 
 const ALGORITHM = "ES256";
 
-/** A new key pair with which tokens are signed, as a private JSON Web Key. */
+/** A new key pair with which tokens are signed, as a private JSON Web Key. Its name never looks like an option of a command. */
 export async function makeKeyPair(): Promise<JWK> {
   const { privateKey } = await generateKeyPair(ALGORITHM, { extractable: true });
   const jwk = await exportJWK(privateKey);
-  return { ...jwk, kid: await calculateJwkThumbprint(jwk), alg: ALGORITHM, use: "sig" };
+  const kid = await calculateJwkThumbprint(jwk);
+  return kid.startsWith("-") ? await makeKeyPair() : { ...jwk, kid, alg: ALGORITHM, use: "sig" };
 }

@@ -18,7 +18,7 @@ export type SigningKeys = {
   list(): Promise<SigningKeyState[]>;
   /** Makes the next key, published at once, that signs after PUBLISHED_AHEAD_SECONDS; returns the one there is if there is one. Deletes keys that verify nothing any more. */
   rotate(): Promise<SigningKeyState>;
-  /** Wraps all keys under the newest master key, and answers how many were not yet. `rotate` does so, too. */
+  /** Wraps all keys under the newest master key, and answers how many were not yet; passes over those that do not unwrap, and says so. `rotate` does so, too. */
   rewrap(): Promise<number>;
   /** Takes a key out of use at once, with a new one in its place. Tokens signed by it have to be revoked besides. Undefined if there is none of this name. */
   withdraw(kid: string): Promise<SigningKeyState | undefined>;
@@ -169,8 +169,14 @@ export function createSigningKeys({ db, wrapping, clock, logger, isRevoked }: Si
   async function rewrap(): Promise<number> {
     let rewrapped = 0;
     for (const { _id: kid, wrapped, nonce, master_key_id: masterKeyId } of (await loadOnce()).keys) {
-      const secret = await wrapping.unwrap({ wrapped: wrapped.value(), nonce: nonce.value(), masterKeyId }, bindingOf(kid));
-      const newest = await wrapping.wrap(secret, bindingOf(kid));
+      let newest: WrappedSecret;
+      try {
+        const secret = await wrapping.unwrap({ wrapped: wrapped.value(), nonce: nonce.value(), masterKeyId }, bindingOf(kid));
+        newest = await wrapping.wrap(secret, bindingOf(kid));
+      } catch (error) {
+        logger.error({ err: error, kid, master_key_id: masterKeyId }, "a key that signs tokens cannot be wrapped anew");
+        continue;
+      }
       if (newest.masterKeyId === masterKeyId) continue;
       const { modifiedCount } = await stored.updateOne(
         { _id: kid, master_key_id: masterKeyId },

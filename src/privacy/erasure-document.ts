@@ -14,6 +14,8 @@ export type ErasureDocument = {
   readonly changed_at: Date;
   readonly requested_by: { readonly role: number; readonly subject: string };
   readonly door: number;
+  readonly address?: string;
+  readonly certificate_name?: string;
   readonly request_id: string;
   readonly correlation_id: string;
   /** The keys that there were; recorded before they are destroyed. */

@@ -11,6 +11,9 @@ import { personalKeysOf } from "./stored-key.ts";
 export type ErasureOrigin = {
   readonly requestedBy: { readonly role: number; readonly subject: string };
   readonly door: number;
+  /** From where, as far as it is known: both are of an organisation, never of a person. */
+  readonly address: string;
+  readonly certificateName: string;
   readonly requestId: string;
   readonly correlationId: string;
 };
@@ -92,6 +95,8 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
       requested_at: requestedAt ?? "$$NOW",
       requested_by: { role: origin.requestedBy.role, subject: { $literal: origin.requestedBy.subject } },
       door: origin.door,
+      address: origin.address,
+      certificate_name: { $literal: origin.certificateName },
       request_id: { $literal: origin.requestId },
       correlation_id: { $literal: origin.correlationId },
       changed_at: "$$NOW",
@@ -247,6 +252,8 @@ function factsOf(erasure: ErasureDocument): ErasureFacts {
     requestedAt: erasure.requested_at,
     requestedBy: erasure.requested_by,
     door: erasure.door,
+    address: erasure.address ?? "",
+    certificateName: erasure.certificate_name ?? "",
     requestId: erasure.request_id,
     correlationId: erasure.correlation_id,
     keysDestroyed: erasure.key_ids.length,

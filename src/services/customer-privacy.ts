@@ -3,6 +3,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, scopeOf } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import { isFinal } from "../domain/order-moves.ts";
+import { parsePeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { OrderStatus, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { AuditService, CustomerOrderSchema, ErasureReceiptSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
@@ -81,10 +82,11 @@ export function createCustomerPrivacy(
       const known = await erasures.receiptOf(person);
       if (known) return { receipt: presentReceipt(known) };
       if (!includeOrdersUnderWay) await refuseUnderWay(customerId, call);
-      const { caller, door, traceId } = call;
+      const { caller, door, traceId, peer } = call;
       const receipt = await erasures.erase(person, {
         requestedBy: { role: caller.role, subject: caller.subject },
         door,
+        ...parsePeer(peer),
         requestId,
         correlationId: traceId,
       });

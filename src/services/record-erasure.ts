@@ -1,5 +1,7 @@
+import { create } from "@bufbuild/protobuf";
 import { isErasure, type PersonState, recordErasure } from "../domain/person.ts";
 import { Unavailable } from "../domain/refusal.ts";
+import { OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import type { LogReader } from "../log/reader.ts";
 import type { Transactor } from "../log/transact.ts";
 import type { ErasureFacts } from "../privacy/erasures.ts";
@@ -13,6 +15,7 @@ export function createErasureRecorder(people: Transactor<PersonState>, reader: L
       correlationId: facts.correlationId,
       actor: facts.requestedBy,
       door: facts.door,
+      origin: create(OriginSchema, { address: facts.address, certificateName: facts.certificateName }),
       decide: (state) => recordErasure(state, facts),
     });
     if (appended) return position;

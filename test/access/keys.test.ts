@@ -1,7 +1,7 @@
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { fileKeys } from "../../src/access/key-source.ts";
-import { createDevelopmentKeys, developmentKeyFile } from "../../src/access/keys.ts";
+import { createDevelopmentKeys, developmentKeyFile, makeKeyPair } from "../../src/access/keys.ts";
 import { createTokenVerifier } from "../../src/access/tokens.ts";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -31,6 +31,11 @@ describe("development keys", () => {
     all.push(await createDevelopmentKeys(dir.path));
     expect(new Set(all.map(({ jwks }) => jwks.keys[0]?.kid)).size).toBe(1);
     expect((await stat(developmentKeyFile(dir.path))).mode & 0o777).toBe(0o600);
+  });
+
+  it("have names that no command takes for an option", async () => {
+    const pairs = await Promise.all(Array.from({ length: 400 }, makeKeyPair));
+    expect(pairs.filter(({ kid }) => kid?.startsWith("-"))).toEqual([]);
   });
 
   it("publish no private part", async () => {

@@ -114,6 +114,15 @@ describe("signing keys", () => {
     expect(kidOf(await open(database.db, parseMasterKeys(`${young}`)).sign(claims, 60))).toBe(kidOf(token));
   });
 
+  it("do not hold up the others when the master key of one is missing", async () => {
+    await using database = await testDatabase();
+    const [lost, old, young] = [randomBytes(32), randomBytes(32), randomBytes(32)].map((bytes) => bytes.toString("base64"));
+    const first = kidOf(await open(database.db, parseMasterKeys(`${lost}`)).sign(claims, 60));
+    await open(database.db, parseMasterKeys(`${old},${lost}`)).withdraw(first);
+    await database.db.collection<{ _id: string }>("auth_signing_keys").updateOne({ _id: first }, { $unset: { withdrawn_at: 1 } });
+    expect(await open(database.db, parseMasterKeys(`${young},${old}`)).rewrap()).toBe(1);
+  });
+
   it("are private under the master key: the database alone signs nothing", async () => {
     await using database = await testDatabase();
     const keys = open(database.db);

@@ -115,6 +115,12 @@ describe("log", () => {
     },
   );
 
+  it("says how to name an order that looks like an option", async () => {
+    await using command = await commandWithLog();
+    expect(await command.run("show", "-c")).toMatchObject({ code: 2, err: expect.stringContaining("comes after --") });
+    expect(await command.run("show", "--", "-c")).toEqual({ code: 1, out: "", err: "error: there is no order -c\n" });
+  });
+
   it("says that no instance is running with exit code 3", async () => {
     await using command = await commandWithLog();
     await command.stopInstance();

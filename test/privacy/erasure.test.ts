@@ -1,4 +1,6 @@
+import { fromBinary } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
+import { LogEntrySchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
@@ -48,6 +50,7 @@ describe("erasing a customer", () => {
 
     const entry = await app.database.db(app.databaseName).collection("events").findOne({ stream: "customer-ada" });
     expect(entry).toMatchObject({ _id: 7, version: 1, types: ["CustomerErased"] });
+    expect(fromBinary(LogEntrySchema, entry?.["body"].value()).origin).toMatchObject({ address: "127.0.0.1" });
 
     const again = await app.rest(SERVICE, "POST", "/privacy/customers/ada/erase", {});
     expect(again).toMatchObject({ status: 200, body: { receipt: { customer_id: "ada", position: "7", orders: "2" } } });

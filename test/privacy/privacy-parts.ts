@@ -30,6 +30,8 @@ export type PrivacyParts = AsyncDisposable & {
 export const ORIGIN: ErasureOrigin = {
   requestedBy: { role: Role.OPERATOR, subject: "operator-1" },
   door: Door.GRPC,
+  address: "10.0.0.7",
+  certificateName: "",
   requestId: "r-1",
   correlationId: "c-1",
 };
