@@ -78,6 +78,8 @@ const CACHED_PEOPLE = 100;
 /** For about how long a key that another process has destroyed may still open things here. */
 const LEARN_MS = 1000;
 const FINISH_MS = 10_000;
+/** How often unsealed keys that are too old to be used are taken out of memory. */
+const FORGET_MS = 60_000;
 const RETENTION_MS = 3_600_000;
 
 /** Builds everything, top to bottom, and starts the roles that the configuration names. Throws when the database cannot be reached. */
@@ -236,6 +238,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     services: config.roles.has("api") ? services : [],
     verifyToken: tokens.verify,
     denials,
+    trustedProxies: config.trustedProxies,
     logger,
     clock: now,
     defaultDeadlineMs: config.defaultDeadlineMs,
@@ -280,6 +283,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const { retentionDays: days } = config;
   const repeaters = [
     createRepeater("learning of erasures", () => erasures.learn(), LEARN_MS, logger),
+    createRepeater("forgetting old keys", async () => void keys.forgetOld(), FORGET_MS, logger),
     createRepeater("finishing erasures", async (signal) => void (await erasures.finish(signal)), FINISH_MS, logger),
     ...(days !== undefined && config.roles.has("projector")
       ? [

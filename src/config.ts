@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { parseIssuers } from "./access/issuers.ts";
 import { parseAuditSeeds } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
+import { parseProxies } from "./doors/proxies.ts";
 import { parseMasterKeys } from "./privacy/master-key.ts";
 import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
@@ -161,6 +162,14 @@ const SETTINGS = {
     default: "required",
     example: "optional",
     parse: (text) => oneOf(["required", "optional"], text),
+  }),
+  trustedProxies: defaulted({
+    name: "TRUSTED_PROXIES",
+    description:
+      "Addresses and networks of proxies, with commas between: who calls by way of them is known by X-Forwarded-For. Not set: none.",
+    default: "",
+    example: "10.0.0.0/8,fd00::/8",
+    parse: (text) => parseProxies(list(text)),
   }),
   corsOrigins: defaulted({
     name: "CORS_ORIGINS",

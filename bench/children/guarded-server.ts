@@ -10,6 +10,7 @@ import { Refusal } from "../../src/domain/refusal.ts";
 import { createDispatcher } from "../../src/doors/dispatch.ts";
 import { DOOR_LIMITS } from "../../src/doors/door-limits.ts";
 import { startGrpcServer } from "../../src/doors/grpc-server.ts";
+import { parseProxies } from "../../src/doors/proxies.ts";
 import { createReadiness } from "../../src/doors/readiness.ts";
 import { DeliveryProvider, OrderStatus } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
@@ -78,6 +79,7 @@ await serveParent<GuardedKnowledge, "address", Guarded>(async ({ mongodbUrl, dat
     services,
     verifyToken: verify,
     denials: createDenials({ perMinute: 60, logger, clock }),
+    trustedProxies: parseProxies([]),
     logger,
     clock,
     defaultDeadlineMs: 10_000,

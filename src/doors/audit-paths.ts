@@ -42,9 +42,9 @@ const compress = promisify(gzip);
 /** Serves /audit/checkpoint, /audit/tile/<level>/<index>[.p/<width>] and /audit/tile/entries/<index>[.p/<width>]. */
 export function createAuditPaths({ log, isPublic, authorize }: AuditPathsOptions): AuditPaths {
   /** Who may share what is cached: where a token is needed, none but the caller. */
-  async function admit(name: string, traceId: string, { headers, socket }: IncomingMessage): Promise<"public" | "private"> {
+  async function admit(name: string, traceId: string, request: IncomingMessage): Promise<"public" | "private"> {
     if (isPublic && OPENABLE.includes(name)) return "public";
-    await authorize(name, { door: Door.REST, authorization: headers.authorization, traceId, peer: peerOf(socket) });
+    await authorize(name, { door: Door.REST, authorization: request.headers.authorization, traceId, ...peerOf(request) });
     return "private";
   }
 

@@ -54,7 +54,10 @@ export type ConnectTarget = { readonly path: string; readonly traceId: string };
 /** Reads the request in the library's place; set where it would tell less of what is wrong. */
 const READ = createContextKey<ReadRequest | undefined>(undefined, { description: "reader of the request" });
 const TRACE_ID = createContextKey("", { description: "trace id" });
-const PEER = createContextKey("", { description: "address of the caller" });
+const WHENCE = createContextKey<ReturnType<typeof peerOf>>(
+  { peer: "", forwardedFor: undefined },
+  { description: "where the call comes from" },
+);
 
 /** The dispatcher's services as Connect, gRPC-Web and gRPC serve them. */
 export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping }: ConnectDoorOptions): ConnectDoor {
@@ -79,7 +82,7 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       const handler = handlers.get(path);
       if (!handler) return false;
       checkProtocol(handler, request);
-      const contextValues = createContextValues().set(TRACE_ID, traceId).set(PEER, peerOf(request.socket));
+      const contextValues = createContextValues().set(TRACE_ID, traceId).set(WHENCE, peerOf(request));
       // The library stops at the first thing that it cannot read, and quotes it, which may be personal.
       const read = readsJson(handler, request) ? () => readJson(handler.method, request, response, maxRequestBytes) : undefined;
       contextValues.set(READ, read);
@@ -131,7 +134,7 @@ function incomingOf({ requestHeader, timeoutMs, values }: HandlerContext, signal
     traceId: values.get(TRACE_ID),
     whenEnded: (end) => whenAborted(signal)((reason) => end(isTornOff(reason) ? CALLER_LEFT : reason)),
     timeoutMs: timeoutMs(),
-    peer: values.get(PEER),
+    ...values.get(WHENCE),
   };
 }
 

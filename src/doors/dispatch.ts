@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import type { BlockList } from "node:net";
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import type { Logger } from "pino";
@@ -11,6 +12,7 @@ import type { AnyHandler, Call, ServedService } from "../services/call.ts";
 import { bearerToken } from "./bearer-token.ts";
 import { CALLER_LEFT, type CallScope, openScope, type WhenEnded } from "./deadline.ts";
 import { CallFailure, toCallFailure } from "./errors.ts";
+import { peerBehind } from "./proxies.ts";
 import { createRequestChecker, type Decoded } from "./request-checker.ts";
 
 /** The header that identifies a call, in requests and answers. */
@@ -27,9 +29,14 @@ export type Incoming = {
   readonly whenEnded: WhenEnded;
   /** For how long the caller waits for the answer, if they said. */
   readonly timeoutMs?: number | undefined;
-  /** Where the call comes from, as `peerText` has it. */
+  /** The other end of the connection, as `peerText` has it. */
   readonly peer: string;
+  /** The X-Forwarded-For header. */
+  readonly forwardedFor?: string | undefined;
 };
+
+/** What tells where a call comes from, and by which door. */
+type Whence = Pick<Incoming, "door" | "traceId" | "peer" | "forwardedFor">;
 
 /** Reads the request; what it throws refuses the call. */
 export type ReadRequest = () => Decoded | Promise<Decoded>;
@@ -39,6 +46,8 @@ export type DispatcherOptions = {
   /** Throws a Refusal UNAUTHENTICATED for a token that does not verify. */
   readonly verifyToken: (token: string) => Promise<Caller>;
   readonly denials: Pick<Denials, "record">;
+  /** What these say of where a call comes from is believed. */
+  readonly trustedProxies: BlockList;
   readonly logger: Logger;
   readonly clock: () => Date;
   /** How long a unary call may take whose caller sets no deadline. */
@@ -60,7 +69,7 @@ export type Dispatcher = {
   /** Ends by throwing when the caller leaves, the deadline passes or the server shuts down; never as if it were complete. */
   stream(method: DescMethod, read: ReadRequest, incoming: Incoming): AsyncGenerator<Message, void, undefined>;
   /** The caller of an HTTP path that is no RPC, named in the permission table as "GET /path", if it is open to them. */
-  authorize(path: string, incoming: Pick<Incoming, "door" | "authorization" | "traceId" | "peer">): Promise<Caller>;
+  authorize(path: string, incoming: Whence & Pick<Incoming, "authorization">): Promise<Caller>;
 };
 
 type Endpoint = { readonly name: string; readonly isPublic: boolean; readonly handler: AnyHandler };
@@ -73,10 +82,12 @@ const ANYBODY: Caller = { role: Role.UNSPECIFIED, subject: "" };
 
 /** The dispatcher of these services. Throws if a service lacks a handler. */
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { verifyToken, denials, logger, clock, defaultDeadlineMs, maxDeadlineMs, stopping } = options;
+  const { verifyToken, denials, trustedProxies, logger, clock, defaultDeadlineMs, maxDeadlineMs, stopping } = options;
   const services = options.services.map(({ desc }) => desc);
   const endpoints = endpointsOf(options.services);
   const checkRequest = createRequestChecker(services, clock);
+
+  const peerOf = ({ peer, forwardedFor }: Whence) => peerBehind(trustedProxies, peer, forwardedFor);
 
   async function identify(name: string, authorization: string | undefined, findings: Findings): Promise<Caller> {
     const caller = await verifyToken(bearerToken(authorization));
@@ -100,11 +111,11 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   /** What the caller is told of a failure. What was denied is recorded, and those who are denied too often are told to wait. */
-  function settle(name: string, failure: CallFailure, caller: Caller | undefined, incoming: Pick<Incoming, "door" | "traceId" | "peer">) {
+  function settle(name: string, failure: CallFailure, caller: Caller | undefined, incoming: Whence) {
     const { reason } = failure;
     if (!isDenial(reason, caller)) return failure;
-    const { door, traceId, peer } = incoming;
-    const waitSeconds = denials.record({ method: name, door, reason, caller, peer, traceId });
+    const { door, traceId } = incoming;
+    const waitSeconds = denials.record({ method: name, door, reason, caller, peer: peerOf(incoming), traceId });
     if (waitSeconds === 0) return failure;
     return new CallFailure("RATE_LIMITED", `too many calls were denied: wait ${waitSeconds} seconds`, {
       metadata: { retry_after_seconds: String(waitSeconds) },
@@ -118,7 +129,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       door,
       // Few handlers ask, and reading a certificate takes time.
       get peer() {
-        return incoming.peer;
+        return peerOf(incoming);
       },
       traceId,
       signal,
@@ -136,7 +147,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       trace_id: incoming.traceId,
       method: endpoint.name,
       door: Door[incoming.door],
-      ...(!(findings.caller && isPersonal(findings.caller)) && { peer: incoming.peer }),
+      ...(!(findings.caller && isPersonal(findings.caller)) && { peer: peerOf(incoming) }),
       ...findings.about,
       duration_ms: clock().getTime() - startedAt.getTime(),
       code: failure?.reason ?? "OK",

@@ -18,6 +18,7 @@ import { type Dispatcher, type Incoming, REQUEST_ID_HEADER, traceIdOf } from "./
 import { encodeStatus, toCallFailure } from "./errors.ts";
 import { tooLarge } from "./json-body.ts";
 import { grpcPeerOf } from "./peer.ts";
+import { FORWARDED_FOR_HEADER } from "./proxies.ts";
 import type { Decoded } from "./request-checker.ts";
 
 export type GrpcServiceOptions = {
@@ -135,6 +136,7 @@ function incomingOf(call: ServerUnaryCall<Buffer, Message> | ServerWritableStrea
     traceId: traceIdOf(textOf(metadata, REQUEST_ID_HEADER)),
     whenEnded,
     timeoutMs: timeoutOf(call.getDeadline()),
+    forwardedFor: metadata.get(FORWARDED_FOR_HEADER).join() || undefined,
     // Only the log and denials ask, and reading a certificate takes time.
     get peer() {
       return grpcPeerOf(call.getPeer(), call.getAuthContext().sslPeerCertificate);

@@ -1,6 +1,8 @@
+import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { type PeerCertificate, TLSSocket } from "node:tls";
 import { peerText } from "../domain/peer.ts";
+import { FORWARDED_FOR_HEADER } from "./proxies.ts";
 
 /** A gRPC call's peer, as `peerText` has it. `peer` is as the library tells it, such as "10.0.0.7:41234" or "[::1]:41234". */
 export function grpcPeerOf(peer: string, certificate: PeerCertificate | undefined): string {
@@ -10,8 +12,13 @@ export function grpcPeerOf(peer: string, certificate: PeerCertificate | undefine
 
 const known = new WeakMap<Socket, string>();
 
-/** A connection's peer, as `peerText` has it. */
-export function peerOf(socket: Socket): string {
+/** The peer of a request's connection, as `peerText` has it, and what proxies say of who is behind it. */
+export function peerOf({ socket, headers }: IncomingMessage): { readonly peer: string; readonly forwardedFor: string | undefined } {
+  const forwardedFor = headers[FORWARDED_FOR_HEADER];
+  return { peer: peerOfSocket(socket), forwardedFor: typeof forwardedFor === "string" ? forwardedFor : forwardedFor?.join() };
+}
+
+function peerOfSocket(socket: Socket): string {
   const address = socket.remoteAddress ?? "";
   if (!(socket instanceof TLSSocket) || !socket.authorized) return address;
   const text = known.get(socket) ?? peerText(address, nameOf(socket.getPeerCertificate()));

@@ -58,7 +58,7 @@ export function createRestDoor({ dispatcher, maxRequestBytes }: RestDoorOptions)
         traceId,
         whenEnded: (end) => response.once("close", () => end(CALLER_LEFT)),
         timeoutMs: timeoutOf(request),
-        peer: peerOf(request.socket),
+        ...peerOf(request),
       });
       sendJson(response, 200, JSON.stringify(answerOf(route, output)));
       return true;

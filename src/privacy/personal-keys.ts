@@ -26,6 +26,8 @@ export type PersonalKeys = {
   openMany(items: readonly { readonly sealed: Sealed; readonly context: string }[]): Promise<(Uint8Array | undefined)[]>;
   /** Forgets the person's keys here, in this process. To be called when they are destroyed. */
   forget(person: string): void;
+  /** Takes keys that have been remembered for too long out of memory, where they are of no use; answers how many stay. */
+  forgetOld(): number;
 };
 
 type PersonalKey = {
@@ -156,5 +158,10 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
     },
     openMany,
     forget,
+    forgetOld() {
+      byId.purgeStale();
+      sealing.purgeStale();
+      return byId.size + sealing.size;
+    },
   };
 }

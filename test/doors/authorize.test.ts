@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { createDenials } from "../../src/access/denials.ts";
 import { PERMISSIONS, type Permission } from "../../src/access/permissions.ts";
 import { createDispatcher } from "../../src/doors/dispatch.ts";
+import { parseProxies } from "../../src/doors/proxies.ts";
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { verifyCannedToken } from "./canned-services.ts";
 
@@ -20,6 +21,7 @@ describe("a path that is no RPC", () => {
       services: [],
       verifyToken: verifyCannedToken,
       denials: createDenials({ perMinute: 10, logger, clock }),
+      trustedProxies: parseProxies([]),
       logger,
       clock,
       defaultDeadlineMs: 1000,

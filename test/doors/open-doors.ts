@@ -5,6 +5,7 @@ import { DOOR_LIMITS, type DoorLimits } from "../../src/doors/door-limits.ts";
 import { createDoorTls } from "../../src/doors/door-tls.ts";
 import { type GrpcServer, startGrpcServer } from "../../src/doors/grpc-server.ts";
 import { type HttpServer, startHttpServer } from "../../src/doors/http-server.ts";
+import { parseProxies } from "../../src/doors/proxies.ts";
 import { createReadiness } from "../../src/doors/readiness.ts";
 import type { ServerTlsFiles } from "../../src/tls-files.ts";
 import { type Asked, cannedServices, verifyCannedToken } from "./canned-services.ts";
@@ -56,6 +57,7 @@ export async function openDoors(options: DoorsOptions = {}): Promise<OpenDoors> 
     services,
     verifyToken: verifyCannedToken,
     denials: createDenials({ perMinute: denialsPerMinute, logger, clock }),
+    trustedProxies: parseProxies([]),
     logger,
     clock,
     defaultDeadlineMs: 300,

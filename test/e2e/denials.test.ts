@@ -56,6 +56,24 @@ describe("who is denied too often", () => {
     expect((await app.rest(ADA, "GET", "/orders/tracking")).status).toBe(200);
   });
 
+  it("is known by the address that a trusted proxy tells, over every door, and not by what they say themselves", async () => {
+    await using app = await startTestApp({ DENIALS_PER_MINUTE: "5", TRUSTED_PROXIES: "127.0.0.0/8" });
+    const through = (forwardedFor: string) => ({ headers: { authorization: "Bearer nonsense", "x-forwarded-for": forwardedFor } });
+    const rest = async (forwardedFor: string) => (await fetch(`${app.http}/orders/tracking`, through(forwardedFor))).status;
+    const rpc = async (door: "grpc" | "connect" | "grpc-web", forwardedFor: string) =>
+      await app
+        .client(OrderTrackingService, door, "nobody")
+        .listTrackings({}, through(forwardedFor))
+        .catch((error: unknown) => ConnectError.from(error).code);
+    for (let time = 0; time < 5; time++) expect(await rest(`10.9.9.${time}, 198.51.100.7`)).toBe(401);
+    expect(await rest("198.51.100.7")).toBe(429);
+    for (const door of ["grpc", "connect", "grpc-web"] as const) {
+      expect(await rpc(door, "10.9.9.9, 198.51.100.7")).toBe(Code.ResourceExhausted);
+      expect(await rpc(door, "198.51.100.7, 198.51.100.8")).toBe(Code.Unauthenticated);
+    }
+    expect(await rest("198.51.100.7, 198.51.100.8")).toBe(401);
+  });
+
   it("is counted and logged, without what they sent", async () => {
     await using app = await startTestApp({ DENIALS_PER_MINUTE: "3" });
     for (let time = 0; time < 5; time++) await deny(app, "grpc");

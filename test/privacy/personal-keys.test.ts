@@ -118,6 +118,30 @@ describe("personal keys", () => {
     expect(text(await keys.open(again, "order-1/recipient"))).toBe("Ada Lovelace");
   });
 
+  it("are taken out of memory when they are too old to be used", async () => {
+    await using database = await testDatabase();
+    const keys = await keysOf(database.db);
+    await keys.seal("customer-1", ada, "order-1/recipient");
+    now += FIVE_MINUTES_MS;
+    await keys.seal("customer-2", ada, "order-2/recipient");
+    expect(keys.forgetOld()).toBe(4);
+    now += 1;
+    expect(keys.forgetOld()).toBe(2);
+    now += FIVE_MINUTES_MS;
+    expect(keys.forgetOld()).toBe(0);
+  });
+
+  it("remember what they opened for its own place only", async () => {
+    await using database = await testDatabase();
+    const keys = await keysOf(database.db);
+    const sealed = await keys.seal("customer-1", ada, "order-1/recipient");
+    for (const _ of [1, 2]) expect(text(await keys.open(sealed, "order-1/recipient"))).toBe("Ada Lovelace");
+    await expect(keys.open(sealed, "order-2/recipient")).rejects.toThrow(SealBroken);
+    keys.forget("customer-1");
+    await database.db.collection("personal_keys").deleteMany({});
+    expect(await keys.open(sealed, "order-1/recipient")).toBeUndefined();
+  });
+
   it("seal on one day only, and open for ever: what was sealed on another day has another key", async () => {
     await using database = await testDatabase();
     const keys = await keysOf(database.db);
