@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, scopeOf } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
+import { orderStream } from "../domain/order.ts";
 import { isFinal } from "../domain/order-moves.ts";
 import { parsePeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
@@ -14,6 +15,7 @@ import type { PersonalKeys } from "../privacy/personal-keys.ts";
 import type { OrderTrackings } from "../projections/order-tracking.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { Call, ServiceHandlers } from "./call.ts";
+import { explainEntries } from "./explain-entries.ts";
 import { formatPageToken, parsePageToken } from "./page-token.ts";
 import { presentOrders } from "./present-order.ts";
 
@@ -23,7 +25,7 @@ export type CustomerPrivacyDependencies = {
   /** By which the history of an order is shown. */
   readonly tracking: Pick<ServiceHandlers<typeof OrderTrackingService>, "getHistory">;
   readonly projector: Pick<Projector, "waitFor">;
-  readonly reader: Pick<LogReader, "head">;
+  readonly reader: Pick<LogReader, "head" | "readStream">;
   readonly keys: PersonalKeys;
   readonly now: () => Date;
 };
@@ -76,6 +78,14 @@ export function createCustomerPrivacy(
     return events;
   }
 
+  /** From where the customer acted on an order. */
+  async function addressesOf(orderId: string, customer: Caller): Promise<NonNullable<CustomerOrderInit["addresses"]>> {
+    const explained = await explainEntries(orderId, await reader.readStream(orderStream(orderId), 0), customer, keys);
+    return explained
+      .filter(({ actor, address }) => actor?.role === customer.role && actor.subject === customer.subject && address !== "")
+      .map(({ position = 0n, recordedAt, address = "" }) => ({ position, address, ...(recordedAt && { recordedAt }) }));
+  }
+
   return {
     async eraseCustomer({ customerId, includeOrdersUnderWay, requestId }, call) {
       const person = `customer-${customerId}`;
@@ -108,7 +118,9 @@ export function createCustomerPrivacy(
       const page = found.slice(0, limit);
       const orders: CustomerOrderInit[] = [];
       for (const order of await presentOrders(page, customer, keys)) {
-        orders.push({ order, events: await historyOf(order.orderId, { ...call, caller: customer }) });
+        const { orderId } = order;
+        const events = await historyOf(orderId, { ...call, caller: customer });
+        orders.push({ order, events, addresses: await addressesOf(orderId, customer) });
       }
       const last = page.at(-1);
       const erasure = await erasures.receiptOf(`customer-${customerId}`);

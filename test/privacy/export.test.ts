@@ -36,6 +36,9 @@ describe("exporting what is held on a customer", () => {
         ],
       },
     });
+    await app.rest(ADA, "POST", "/orders/tracking/two/cancel", { reason: "changed my mind" });
+    const [, two] = (await app.rest(ADA, "GET", "/privacy/customers/ada/export")).body.orders;
+    expect(two).toMatchObject({ order: { order_id: "two" }, addresses: [{ position: "7", address: "127.0.0.1" }] });
     // A driver's own data is not the customer's before the driver comes.
     expect(JSON.stringify(first.body)).not.toContain("Kim");
     const token = encodeURIComponent(first.body.next_page_token);

@@ -1035,6 +1035,13 @@ export declare type CustomerOrder = Message<"ordertrail.v1.CustomerOrder"> & {
    * @generated from field: repeated ordertrail.v1.HistoryEvent events = 2;
    */
   events: HistoryEvent[];
+
+  /**
+   * From where the customer acted on it, oldest first.
+   *
+   * @generated from field: repeated ordertrail.v1.CustomerAddress addresses = 3;
+   */
+  addresses: CustomerAddress[];
 };
 
 /**
@@ -1042,6 +1049,40 @@ export declare type CustomerOrder = Message<"ordertrail.v1.CustomerOrder"> & {
  * Use `create(CustomerOrderSchema)` to create a new message.
  */
 export declare const CustomerOrderSchema: GenMessage<CustomerOrder>;
+
+/**
+ * From where a customer called.
+ *
+ * @generated from message ordertrail.v1.CustomerAddress
+ */
+export declare type CustomerAddress = Message<"ordertrail.v1.CustomerAddress"> & {
+  /**
+   * The position in the log of what the call led to. In JSON a string, as all 64-bit integers.
+   *
+   * @generated from field: int64 position = 1;
+   */
+  position: bigint;
+
+  /**
+   * When it was recorded.
+   *
+   * @generated from field: google.protobuf.Timestamp recorded_at = 2;
+   */
+  recordedAt?: Timestamp | undefined;
+
+  /**
+   * The address, such as 203.0.113.7.
+   *
+   * @generated from field: string address = 3;
+   */
+  address: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.CustomerAddress.
+ * Use `create(CustomerAddressSchema)` to create a new message.
+ */
+export declare const CustomerAddressSchema: GenMessage<CustomerAddress>;
 
 /**
  * Reads and proves the history, and looks after the people in it. The log is a transparency log: its tree is that of RFC 6962 over the
