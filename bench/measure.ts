@@ -5,6 +5,7 @@ import type { PreparedLog } from "./prepared-log.ts";
 export type Bench = {
   /** The one mongod of this run: a replica set of one, with its journal on disk. */
   readonly mongodbUrl: string;
+  readonly mongodPid: number;
   /** A folder of the run's own. */
   readonly folder: string;
   /** How often each contender is driven; what is reported is the median. */
@@ -57,6 +58,11 @@ export function perSecond(rate: number): string {
 /** A time for people to read, such as "0.91 ms". */
 export function milliseconds(time: number): string {
   return `${time.toFixed(time < 10 ? 2 : 1)} ms`;
+}
+
+/** CPU time for people to read, such as "115 µs". */
+export function microseconds(time: number): string {
+  return `${Math.round(time)} µs`;
 }
 
 function times(ratio: number): string {

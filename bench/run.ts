@@ -59,7 +59,7 @@ async function runMeasures(): Promise<number> {
 
   const circumstances = await readCircumstances(mongod.url);
   const settings = quick ? QUICK : FULL;
-  const bench: Bench = { ...settings, mongodbUrl: mongod.url, folder, logOf: createLogs(mongod.url), say };
+  const bench: Bench = { ...settings, mongodbUrl: mongod.url, mongodPid: mongod.pid, folder, logOf: createLogs(mongod.url), say };
   const rows: Row[] = [];
   for (const measure of MEASURES) {
     if (only && !only.includes(measure.name)) continue;
