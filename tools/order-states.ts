@@ -37,7 +37,8 @@ those to which the caller's role may move the order now, and the RPC that does w
 
 **Drivers.**
 - A driver may be booked before the order is READY_FOR_PICKUP. When it becomes so, the \`DriverAssigned\` follows in the
-  same entry, as \`inferred\`. The actor who reported it ready may say so again: that does not unassign the driver.
+  same entry, as \`inferred\`. The actor who reported it ready may say so again: without a new
+  request_id, that does not unassign the driver.
 - An assignment says all there is to say: a delivery job or an expected time that it does not name is no longer known.
   Only the delivery provider stays as before when it is not named.
 - While the goods come back the driver stays known, until a new one is assigned. \`DriverUnassigned\` forgets the driver,

@@ -3,9 +3,18 @@ import type { OrderCommand } from "./order.ts";
 import { isFinal, type Move } from "./order-moves.ts";
 import { Refusal } from "./refusal.ts";
 
-/** The table has the move, but not for this role. */
-export function mayNot(role: Role, move: Move): Refusal {
-  return new Refusal("PERMISSION_DENIED", `role ${Role[role]} may not ${move.name}`, { move: move.name, role: String(Role[role]) });
+/** The table has the move, but not for this role. `allowed` are the statuses to which it may move the order now. */
+export function mayNot(role: Role, move: Move, from: OrderStatus, allowed: readonly OrderStatus[]): Refusal {
+  const isThere = from !== OrderStatus.UNSPECIFIED;
+  return new Refusal(
+    "PERMISSION_DENIED",
+    `role ${Role[role]} may not ${move.name}${isThere ? `; it may move the order from ${OrderStatus[from]} to ${listOf(allowed)}` : ""}`,
+    {
+      move: move.name,
+      role: String(Role[role]),
+      ...(isThere && { current_status: String(OrderStatus[from]), allowed_statuses: namesOf(allowed).join(",") }),
+    },
+  );
 }
 
 /** The RPC by which a command comes in. */
@@ -19,22 +28,27 @@ export function impossible(
   allowed: readonly OrderStatus[],
   instead?: OrderCommand["type"],
 ): Refusal {
-  const names = allowed.map((status) => OrderStatus[status]);
   const rpc = instead && rpcOf(instead);
   return new Refusal(
     "INVALID_STATUS_TRANSITION",
     [
       `${rpcOf(asked.command)} cannot take the order from ${OrderStatus[asked.from]} to ${OrderStatus[asked.to]}`,
       ...(rpc ? [`${OrderStatus[asked.to]} is reached by ${rpc}`] : []),
-      isFinal(asked.from)
-        ? `${OrderStatus[asked.from]} is final`
-        : `role ${Role[asked.role]} may move it from there to ${names.length > 0 ? names.join(", ") : "no other status"}`,
+      isFinal(asked.from) ? `${OrderStatus[asked.from]} is final` : `role ${Role[asked.role]} may move it from there to ${listOf(allowed)}`,
     ].join("; "),
     {
       current_status: String(OrderStatus[asked.from]),
       requested_status: String(OrderStatus[asked.to]),
-      allowed_statuses: names.join(","),
+      allowed_statuses: namesOf(allowed).join(","),
       ...(rpc && { rpc }),
     },
   );
+}
+
+function listOf(statuses: readonly OrderStatus[]): string {
+  return namesOf(statuses).join(", ") || "no other status";
+}
+
+function namesOf(statuses: readonly OrderStatus[]): string[] {
+  return statuses.map((status) => String(OrderStatus[status]));
 }

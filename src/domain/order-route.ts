@@ -38,7 +38,8 @@ export function checkRole(request: Request): void {
   const candidates = candidatesFor(request);
   const [first] = candidates;
   if (!first || candidates.some((move) => move.roles.includes(request.role))) return;
-  throw mayNot(request.role, candidates.find((move) => move.from.includes(request.from)) ?? first);
+  const { role, from } = request;
+  throw mayNot(role, candidates.find((move) => move.from.includes(from)) ?? first, from, statusesAllowed(from, role));
 }
 
 /** Why what is asked is not possible: it is for others to do, or for nobody from here. */
@@ -47,7 +48,8 @@ export function refusalOf(request: Request): Refusal {
   const forOthers = candidatesFor(request).find(
     (move) => move.commands.includes(command) && move.from.includes(from) && !move.roles.includes(role),
   );
-  return forOthers ? mayNot(role, forOthers) : impossible(request, statusesAllowed(from, role), otherCommand(request));
+  const allowed = statusesAllowed(from, role);
+  return forOthers ? mayNot(role, forOthers, from, allowed) : impossible(request, allowed, otherCommand(request));
 }
 
 /** The statuses to which a role may move an order now, by whatever command. */

@@ -5,7 +5,7 @@ import type { Actor } from "./caller.ts";
 import type { AcknowledgeOrder, CancelOrder, MarkDelivered, OrderState, UpdateStatus } from "./order.ts";
 import { driverNamed, type Happening, happened, implied, lateReport } from "./order-event.ts";
 import { LATE_REPORT, type Move } from "./order-moves.ts";
-import { route } from "./order-route.ts";
+import { route, statusesAllowed } from "./order-route.ts";
 import { expireOpen } from "./order-substitutions.ts";
 
 type MovingCommand = UpdateStatus | AcknowledgeOrder | MarkDelivered | CancelOrder;
@@ -15,7 +15,7 @@ type MovingCommand = UpdateStatus | AcknowledgeOrder | MarkDelivered | CancelOrd
  * proposals still open run out when the order moves on; an order that becomes ready goes to a driver booked before.
  */
 export function changeStatus(state: OrderState, command: MovingCommand, to: OrderStatus, actor: Actor): Event[] {
-  if (to === OrderStatus.READY_FOR_PICKUP && wasReadiedBy(state, actor)) return [];
+  if (to === OrderStatus.READY_FOR_PICKUP && wasReadiedBy(state, actor) && !isWishToUnassign(state, command, actor)) return [];
   const moves = route({ command: command.type, role: actor.role, from: state.status, to });
   const last = moves.at(-1);
   if (!last) return [];
@@ -31,13 +31,19 @@ export function changeStatus(state: OrderState, command: MovingCommand, to: Orde
 
 /**
  * True when this very actor's READY_FOR_PICKUP went straight on to DRIVER_ASSIGNED because a driver was booked. Said again
- * it must not be taken for the wish to unassign that driver.
+ * it must not be taken for the wish to unassign that driver, unless it is known to be another command.
  */
 function wasReadiedBy(state: OrderState, actor: Actor): boolean {
   const step = state.history.at(-1);
   return (
     step?.status === OrderStatus.DRIVER_ASSIGNED && step.inferred && step.actor.role === actor.role && step.actor.subject === actor.subject
   );
+}
+
+/** True when it cannot be the same report again, and its actor may take a driver from the order. */
+function isWishToUnassign({ status }: OrderState, command: MovingCommand, { role }: Actor): boolean {
+  const isAnother = command.type === "UpdateStatus" && command.identified === true;
+  return isAnother && statusesAllowed(status, role).includes(OrderStatus.READY_FOR_PICKUP);
 }
 
 /** What a move records, with what the command says of it. */

@@ -111,6 +111,8 @@ export type UpdateStatus = {
   readonly note?: Sealed | undefined;
   /** Only used when the status is CANCELLED. */
   readonly reason?: string | undefined;
+  /** True when the caller has given it an identifier: the same command sent again is then recognised, and never decided again. */
+  readonly identified?: boolean;
 };
 
 /** The store's answer to the order. */

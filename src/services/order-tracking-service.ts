@@ -59,6 +59,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     refusal?: Refusal,
   ) {
     const { caller } = call;
+    const identified = command.type === "UpdateStatus" && request.requestId !== "";
     const origin = await originOf(request.orderId, call);
     const outcome = await orders.transact(
       request.orderId,
@@ -72,7 +73,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         refusal,
         decide: (state) => {
           if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw notFound(request.orderId);
-          return decide(state, command, caller);
+          return decide(state, identified ? { ...command, identified } : command, caller);
         },
         ...(command.type === "UpdateStatus" && { mayHaveBeenSo: (state) => hasBeen(state, command.status) }),
       },

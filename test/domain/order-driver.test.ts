@@ -62,6 +62,8 @@ describe("a driver", () => {
       expect(when(order, go(READY_FOR_PICKUP), role).types).toEqual([]);
       expect(decide(order, go(READY_FOR_PICKUP), { role: Role.SERVICE, subject: "another" })).toHaveLength(1);
       expect(when(order, go(READY_FOR_PICKUP), Role.PARTNER).types).toEqual(["driverUnassigned"]);
+      const another = { ...go(READY_FOR_PICKUP), identified: true };
+      expect(when(order, another, role).types).toEqual(role === Role.STORE ? [] : ["driverUnassigned"]);
     }
   });
 
@@ -115,6 +117,8 @@ describe("a driver", () => {
       reason: "PERMISSION_DENIED",
       move: "unassign the driver",
       role: "STORE",
+      current_status: "DRIVER_ASSIGNED",
+      allowed_statuses: "CANCELLED",
     });
   });
 

@@ -250,7 +250,7 @@ describe("a refusal", () => {
       "CancelOrder cannot take the order from IN_TRANSIT to CANCELLED; role CUSTOMER may move it from there to no other status",
     );
     expect(refusal(orderIn(OrderStatus.RETURNING), cancel(), Role.CUSTOMER).message).toBe(
-      "role CUSTOMER may not cancel an order whose goods come back",
+      "role CUSTOMER may not cancel an order whose goods come back; it may move the order from RETURNING to no other status",
     );
   });
 

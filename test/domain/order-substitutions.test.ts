@@ -54,6 +54,8 @@ describe("proposals", () => {
       reason: "PERMISSION_DENIED",
       move: "propose substitutions",
       role: "CUSTOMER",
+      current_status: "SUBSTITUTIONS_NEEDED",
+      allowed_statuses: "PICKING_IN_PROGRESS,CANCELLED",
     });
   });
 
@@ -127,6 +129,8 @@ describe("answers", () => {
       reason: "PERMISSION_DENIED",
       move: "answer substitutions",
       role: "STORE",
+      current_status: "SUBSTITUTIONS_NEEDED",
+      allowed_statuses: "PICKING_IN_PROGRESS,READY_FOR_PICKUP,CANCELLED",
     });
   });
 
