@@ -10,6 +10,7 @@ import { type Appender, StreamConflict } from "./appender.ts";
 import { batched } from "./batched.ts";
 import { createEntry, encodeEntry, type RecordedEntry } from "./log-entry.ts";
 import type { LogReader } from "./reader.ts";
+import { areSameEvents } from "./same-events.ts";
 import type { Answered, UnchangedCommands } from "./unchanged-commands.ts";
 
 /** A kind of thing whose events make up one stream each, such as orders. */
@@ -210,8 +211,15 @@ export function createTransactor<State>(
     const changed = own.entry.requestId === command.requestId;
     const before = (changed ? entries.slice(0, -1) : entries).reduce(fold, empty());
     const after = changed ? fold(before, own) : before;
-    const kinds = kindsOf(command.decide(before.state));
-    if (kinds !== kindsOf(changed ? own.entry.events : [])) throw reused("something else");
+    let decided: Event[];
+    try {
+      decided = command.decide(before.state);
+    } catch (error) {
+      // Whoever may not know of the thing is told nothing else; any other "no" was not the first answer.
+      if (!(error instanceof Refusal) || error.reason === "ORDER_NOT_FOUND") throw error;
+      throw reused("something else");
+    }
+    if (!areSameEvents(decided, changed ? own.entry.events : [])) throw reused("something else");
     return { ...snapshotOf(after), before: before.state, appended: false };
   }
 
@@ -240,11 +248,6 @@ export function createTransactor<State>(
       return loaded.version === 0 ? undefined : snapshotOf(loaded);
     },
   };
-}
-
-/** What events amount to: two commands of one RPC that lead to different kinds of them are not the same. */
-function kindsOf(events: readonly Event[]): string {
-  return events.map(({ kind }) => kind.case).join();
 }
 
 /** 16 bytes, 122 bits of them random. Node makes UUIDs in advance, so that this costs a tenth of asking for random bytes. */

@@ -287,6 +287,28 @@ describe("an order's whole life", () => {
     expect(reused).toMatchObject({ status: 409, body: { code: "REQUEST_ID_REUSED" } });
   });
 
+  it("takes no other command for one that had its request_id, whatever the order's status now", async () => {
+    await using app = await startTestApp();
+    await stepOverRest(app, "other", LIFE[0] as Step);
+    const path = "/orders/tracking/other";
+    const status = (to: string, requestId: string) => app.rest(SERVICE, "PUT", `${path}/status`, { status: to, request_id: requestId });
+    const assign = (driverId: string, phone: string) =>
+      app.rest(SERVICE, "PUT", `${path}/driver`, { driver_details: { driver_id: driverId, phone }, request_id: "r-2" });
+    const reused = { status: 409, body: { code: "REQUEST_ID_REUSED" } };
+    await status("STORE_NOTIFIED", "r-1");
+    expect(await status("STORE_ACKNOWLEDGED", "r-1")).toMatchObject(reused);
+    await app.rest(STORE, "POST", `${path}/acknowledge`, {});
+    expect(await status("PICKING_IN_PROGRESS", "r-1")).toMatchObject(reused);
+    const first = await assign("d-1", "+4930111111");
+    expect(first).toMatchObject({ status: 200, body: { order: { driver_details: { driver_id: "d-1" } } } });
+    expect(await assign("d-2", "+4930111111")).toMatchObject(reused);
+    expect(await assign("d-1", "+4930111111")).toEqual(first);
+    const init = (storeId: string) =>
+      app.rest(SERVICE, "POST", "/orders/tracking/init", { order_id: "third", store_id: storeId, customer_id: "c", request_id: "r-3" });
+    expect((await init("store-1")).status).toBe(200);
+    expect(await init("store-2")).toMatchObject(reused);
+  });
+
   it("undoes nothing by a command that changed nothing and is sent again", async () => {
     await using app = await startTestApp();
     await stepOverRest(app, "late", LIFE[0] as Step);

@@ -1,6 +1,7 @@
+import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { Refusal } from "../../src/domain/refusal.ts";
-import type { Event } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
+import { type Event, EventSchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import type { Appender } from "../../src/log/appender.ts";
 import { type Category, type Command, createTransactor, type Transactor } from "../../src/log/transact.ts";
@@ -12,7 +13,7 @@ import type { LogAccess } from "../support/open-log.ts";
 type Tally = number;
 
 const TALLIES: Category<Tally> = { streamOf: (id) => `tally-${id}`, evolve: (tally) => (tally ?? 0) + 1 };
-const RAISED = { kind: { case: "pickingStarted", value: {} } } as Event;
+const RAISED = create(EventSchema, { kind: { case: "pickingStarted", value: {} } });
 
 function tallies(access: LogAccess, options: { readonly appender?: Appender; readonly now?: () => Date } = {}): Transactor<Tally> {
   const { appender = access.appender, now = () => new Date() } = options;
