@@ -5,7 +5,7 @@ import { CallFailure } from "./errors.ts";
 
 /** Why a request is not read further, and the HTTP status that says so; undefined if nothing speaks against it. */
 export function faultInHead(
-  { url = "", rawHeaders, httpVersionMajor }: IncomingMessage,
+  { url = "", rawHeaders, httpVersion, httpVersionMajor }: IncomingMessage,
   { maxUrlBytes, maxHeaders }: DoorLimits,
 ): { readonly status: number; readonly failure: CallFailure } | undefined {
   const tooLarge = (detail: string) => new CallFailure("PAYLOAD_TOO_LARGE", detail);
@@ -15,6 +15,8 @@ export function faultInHead(
   const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && name.length === 4 && name.toLowerCase() === "host");
   if (httpVersionMajor === 1 && hosts.length > 1)
     return { status: 400, failure: new CallFailure("MALFORMED_REQUEST", "there are two Hosts") };
+  if (httpVersion === "1.1" && hosts.length === 0)
+    return { status: 400, failure: new CallFailure("MALFORMED_REQUEST", "there is no Host") };
   return undefined;
 }
 

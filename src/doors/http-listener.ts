@@ -28,6 +28,8 @@ export function createHttpListener(tls: DoorTls | undefined, limits: DoorLimits,
     noDelay: true,
     keepAlive: true,
     keepAliveInitialDelay: TCP_KEEPALIVE_MS,
+    // Asked for where it can be answered with a reason (see faultInHead).
+    requireHostHeader: false,
   };
   // One more than are allowed: those beyond are dropped, and it shall show that there were any.
   const heads = { maxHeadersCount: maxHeaders + 1 };

@@ -170,7 +170,9 @@ function answerOptions({ headers }: IncomingMessage, response: ServerResponse, m
   response.end();
 }
 
+/** The path and the query of a request; proxies may name the whole address. */
 function targetOf({ url = "" }: IncomingMessage): { readonly path: string; readonly query: string } {
-  const end = url.indexOf("?");
-  return end === -1 ? { path: url, query: "" } : { path: url.slice(0, end), query: url.slice(end + 1) };
+  const target = url.replace(/^https?:\/\/[^/?#]*/i, "");
+  const end = target.indexOf("?");
+  return end === -1 ? { path: target, query: "" } : { path: target.slice(0, end), query: target.slice(end + 1) };
 }

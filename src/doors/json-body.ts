@@ -1,5 +1,5 @@
 import type { IncomingMessage } from "node:http";
-import type { JsonObject } from "@bufbuild/protobuf";
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { Refusal } from "../domain/refusal.ts";
 
 /** The JSON object that a request brings; `{}` if it brings no body. Throws a Refusal for any other, and for a body over the limit, which is not read on. */
@@ -58,7 +58,28 @@ function parseObject(text: string): JsonObject {
     throw new Refusal("MALFORMED_REQUEST", ["the body is not JSON", position].filter(Boolean).join(": it breaks off or goes wrong "));
   }
   if (!isJsonObject(value)) throw new Refusal("MALFORMED_REQUEST", "the body must be a JSON object");
+  if (countKeys(value) !== countNames(text)) throw new Refusal("MALFORMED_REQUEST", "an object in the body names a field twice");
   return value;
+}
+
+/** How many keys there are in a value and all that it holds. Of a key that was given twice, parsing keeps one. */
+function countKeys(value: JsonValue): number {
+  let keys = 0;
+  const open: JsonValue[] = [value];
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    if (typeof next !== "object" || next === null) continue;
+    const members = Object.values(next);
+    if (!Array.isArray(next)) keys += members.length;
+    for (const member of members) open.push(member);
+  }
+  return keys;
+}
+
+/** How many keys a JSON text has: its strings before a colon. */
+function countNames(text: string): number {
+  let names = 0;
+  for (const [, colon] of text.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?/g)) if (colon) names++;
+  return names;
 }
 
 function isJsonObject(value: unknown): value is JsonObject {

@@ -8,6 +8,7 @@ import {
   type Message,
   ScalarType,
 } from "@bufbuild/protobuf";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { Refusal, type Violation } from "../domain/refusal.ts";
 import { bareName, bareNames } from "./enum-names.ts";
 
@@ -162,12 +163,20 @@ const WELL_KNOWN: Readonly<Record<string, string>> = {
 function cleanWellKnown(desc: DescMessage, value: JsonValue, path: string, report: Report): JsonValue | undefined {
   const problem = findFreeProblem(value, path, 0);
   if (problem) return report(...problem);
+  if (desc.typeName === TimestampSchema.typeName && !isInCalendar(value)) return report(path, "type", WELL_KNOWN[desc.typeName] ?? "");
   try {
     fromJson(desc, value);
     return value;
   } catch {
     return report(path, "type", WELL_KNOWN[desc.typeName] ?? `must be the JSON form of ${desc.typeName}`);
   }
+}
+
+/** Whether a time names a day and an hour that there are; 30 February would silently become a day of March. */
+function isInCalendar(value: JsonValue): boolean {
+  const [, year, month, day, hour] = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):/.exec(String(value)) ?? [];
+  const date = new Date(Date.UTC(Number(year), Number(month) - 1, Number(day)));
+  return date.getUTCMonth() + 1 === Number(month) && date.getUTCDate() === Number(day) && Number(hour) < 24;
 }
 
 /** What keeps free JSON from being read at all. */

@@ -1,5 +1,6 @@
-import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
-import { pathToString } from "@bufbuild/protobuf/reflect";
+import { create, type DescMessage, type DescMethod, type DescService, isMessage, type Message } from "@bufbuild/protobuf";
+import { pathToString, type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { createValidator, type Validator } from "@bufbuild/protovalidate";
 import { Refusal, type Violation } from "../domain/refusal.ts";
 import { checkRequest } from "../services/request-rules.ts";
@@ -22,7 +23,7 @@ const MAX_VIOLATIONS = 100;
 export function createRequestChecker(services: readonly DescService[], clock: () => Date): RequestChecker {
   const validator = createWarmValidator(services);
   return (method, { message, violations = [] }) => {
-    const found = [...checkSchema(validator, method, message), ...checkRequest(message, clock())];
+    const found = [...checkSchema(validator, method, message), ...checkTimes(method.input, message), ...checkRequest(message, clock())];
     const broken = [...violations, ...newViolations(violations, found)];
     if (broken.length > 0) throw new Refusal("VALIDATION_FAILED", violationsMessage(broken), {}, broken.slice(0, MAX_VIOLATIONS));
     return message;
@@ -54,6 +55,38 @@ function checkSchema(validator: Validator, { input }: DescMethod, message: Messa
     const [ruleField = "", ...rule] = ruleId.split(".");
     // A rule of the whole message is named "<field>.<rule>".
     return field.length > 0 ? { field: pathToString(field), rule: ruleId, detail } : { field: ruleField, rule: rule.join("."), detail };
+  });
+}
+
+const timed = new Map<DescMessage, boolean>();
+
+/** Whether a message of this kind may hold a time. */
+function mayHoldTimes(desc: DescMessage): boolean {
+  const known = timed.get(desc);
+  if (known !== undefined) return known;
+  // For a kind that holds itself: it is found by its other fields.
+  timed.set(desc, false);
+  const found = desc.typeName === TimestampSchema.typeName || desc.fields.some(({ message }) => message && mayHoldTimes(message));
+  timed.set(desc, found);
+  return found;
+}
+
+/** Times whose fraction of a second is none: protobuf carries them, and they would silently become other times. */
+function checkTimes(desc: DescMessage, message: Message): Violation[] {
+  return mayHoldTimes(desc) ? findBrokenTimes(reflect(desc, message), "") : [];
+}
+
+function findBrokenTimes(message: ReflectMessage, path: string): Violation[] {
+  return message.fields.flatMap((field) => {
+    if (!field.message || !mayHoldTimes(field.message) || !message.isSet(field)) return [];
+    const at = path === "" ? field.name : `${path}.${field.name}`;
+    if (field.fieldKind === "list")
+      return [...message.get(field)].flatMap((element, index) => findBrokenTimes(element as ReflectMessage, `${at}[${index}]`));
+    if (field.fieldKind !== "message") return [];
+    const value = message.get(field);
+    if (!isMessage(value.message, TimestampSchema)) return findBrokenTimes(value, at);
+    const { nanos } = value.message;
+    return nanos >= 0 && nanos < 1e9 ? [] : [{ field: at, rule: "timestamp.nanos", detail: "must have nanos from 0 to 999999999" }];
   });
 }
 

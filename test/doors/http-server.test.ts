@@ -68,10 +68,11 @@ describe("the HTTP port", () => {
     ],
     [
       "an address of another form",
-      "GET http://x/orders/tracking HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+      "GET ftp://x/orders/tracking HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
       "404 Not Found",
       "ROUTE_NOT_FOUND",
     ],
+    ["no Host", "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", "400 Bad Request", "MALFORMED_REQUEST"],
     ["a path that starts like a host", "GET //[ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "404 Not Found", "ROUTE_NOT_FOUND"],
   ])("answers %s with the error body", async (_what, bytes, status, code) => {
     const answer = await exchange(doors.http.url, bytes);
@@ -103,6 +104,11 @@ describe("the HTTP port", () => {
     const [head = ""] = (await exchange(doors.http.url, bytes)).toLowerCase().split("\r\n\r\n");
     for (const [name, value] of Object.entries(SECURITY_HEADERS)) expect(head).toContain(`\r\n${name}: ${value}`.toLowerCase());
     expect(head).not.toMatch(/^(server|x-powered-by|strict-transport-security):/m);
+  });
+
+  it("finds a path also where the whole address is named, as to a proxy", async () => {
+    const head = "GET http://shop.example:8080/healthz?x HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
+    expect((await exchange(doors.http.url, head)).split("\r\n")[0]).toBe("HTTP/1.1 200 OK");
   });
 
   it("does not read on in a body over the limit", async () => {

@@ -1,4 +1,5 @@
 import { create, type DescMessage, type JsonObject } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
 import { readMessage } from "../../src/doors/json-reader.ts";
 import { writeMessage } from "../../src/doors/json-writer.ts";
@@ -58,6 +59,22 @@ describe("readMessage()", () => {
       version: 4294967295,
     });
     expect(brokenBy(HistoryEventSchema, { inferred: "true", version: 4294967296 })).toEqual(["inferred type", "version type"]);
+  });
+
+  it.each<[string, string | undefined]>([
+    ["2024-02-29T23:59:59.123Z", "2024-02-29T23:59:59.123Z"],
+    ["2026-06-30T12:00:00+02:00", "2026-06-30T10:00:00.000Z"],
+    ["2026-02-29T00:00:00Z", undefined],
+    ["2026-04-31T00:00:00Z", undefined],
+    ["2026-00-01T00:00:00Z", undefined],
+    ["2026-01-00T00:00:00Z", undefined],
+    ["2026-11-30T24:00:00Z", undefined],
+    ["2026-11-30T23:59:60Z", undefined],
+    ["2026-11-30T00:00:00", undefined],
+  ])("reads %s as a time, or not", (text, expected) => {
+    const { message, violations } = readMessage(HistoryEventSchema, { recorded_at: text });
+    if (expected === undefined) expect(violations).toMatchObject([{ field: "recorded_at", rule: "type" }]);
+    else expect(message).toMatchObject({ recordedAt: timestampFromDate(new Date(expected)) });
   });
 
   it("keeps the places of list elements that do not fit, so that later paths are right", () => {

@@ -247,6 +247,7 @@ describe("the REST door", () => {
       ["?page_size=1&page_size=2", ["page_size duplicate"]],
       ["?statuses=LOST&surprise=1", ["statuses[0] enum", "surprise unknown_field"]],
       ["?created_from=yesterday", ["created_from type"]],
+      ["?created_from=2026-02-30T00:00:00Z&created_before=2026-04-31T00:00:00Z", ["created_before type", "created_from type"]],
       ["?created_from=2026-02-01T00:00:00Z&created_before=2026-01-01T00:00:00Z", ["created_from time.before_created_before"]],
       ["?store_id.x=1", ["store_id.x unknown_field"]],
       ["?created_from.seconds=1", ["created_from.seconds unknown_field"]],
@@ -275,6 +276,9 @@ describe("the REST door", () => {
       ['{"metadata":{"__proto__":{"polluted":true}}}', "VALIDATION_FAILED", 400],
       ['{"__proto__":{"order_id":"order-1"}}', "VALIDATION_FAILED", 400],
       ['{"items":[{"quantity":1e999}]}', "VALIDATION_FAILED", 400],
+      ['{"order_id":"a","order_id":"b"}', "MALFORMED_REQUEST", 400],
+      ['{"metadata":{"a":1,"b":{"\\u0061":1,"a":2}}}', "MALFORMED_REQUEST", 400],
+      ['{"metadata":["a",":","a\\":", "\\\\"]}', "VALIDATION_FAILED", 400],
     ])("the body %#", async (body, code, status) => {
       const answer = await call("POST", "/orders/tracking/init", body);
       expect(answer).toMatchObject({ status, body: { code } });

@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { Refusal } from "../../src/domain/refusal.ts";
-import { type Event, EventSchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
+import { EventSchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import type { Appender } from "../../src/log/appender.ts";
 import { type Category, type Command, createTransactor, type Transactor } from "../../src/log/transact.ts";
