@@ -8,7 +8,6 @@ import { registerAuditProve } from "./audit-prove.ts";
 import { registerAuditReplay } from "./audit-replay.ts";
 import { registerAuditRotateKey } from "./audit-rotate-key.ts";
 import { registerAuditVerify } from "./audit-verify.ts";
-import { EXIT_CODES_HELP } from "./exit-codes.ts";
 
 /** Registers `audit`: reads and proves what the log holds, and checks such proofs. */
 export function registerAudit(program: Command): void {
@@ -25,5 +24,4 @@ export function registerAudit(program: Command): void {
     registerAuditExport,
   ];
   for (const register of verbs) register(audit);
-  for (const verb of audit.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }

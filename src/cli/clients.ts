@@ -5,7 +5,7 @@ import { createSessions } from "../access/sessions.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { createLogger } from "../logger.ts";
 import { withDatabase } from "./auth-database.ts";
-import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
+import { EXIT } from "./exit-codes.ts";
 
 type CreateOptions = { readonly role: string; readonly subject?: string; readonly store?: string; readonly json?: true };
 
@@ -56,8 +56,6 @@ export function registerClients(program: Command): void {
       write(disable, `disabled ${clientId} and revoked the tokens of ${ended} sessions\n`);
     }),
   );
-
-  for (const verb of command.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }
 
 async function orUsage<Result>(command: Command, work: Promise<Result>): Promise<Result> {

@@ -9,7 +9,8 @@ import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { createLogClient } from "../log/log-client.ts";
 import { eventType, type RecordedEntry } from "../log/log-entry.ts";
 import { createLogReader, type LogReader } from "../log/reader.ts";
-import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
+import { parseOrderId } from "./audit-arguments.ts";
+import { EXIT } from "./exit-codes.ts";
 import { findInstance } from "./instance.ts";
 
 type TailOptions = { readonly lines: number; readonly follow?: true; readonly json?: true };
@@ -39,7 +40,7 @@ export function registerLog(program: Command): void {
   const show = command
     .command("show")
     .description(`show every entry of an order, oldest first; exit code ${EXIT.failed} when there is no such order`)
-    .argument("<order_id>", "the order", orderId)
+    .argument("<order_id>", "the order", parseOrderId)
     .option("--json", "for programs: one JSON object a line");
   show.action((id: string, { json }: { readonly json?: true }) =>
     withReader(show, async (reader) => {
@@ -48,8 +49,6 @@ export function registerLog(program: Command): void {
       printer(show, json)(entries);
     }),
   );
-
-  for (const verb of command.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }
 
 async function withReader(command: Command, use: (reader: LogReader) => Promise<void>): Promise<void> {
@@ -133,9 +132,4 @@ function lineCount(text: string): number {
   const count = Number(text);
   if (!/^\d+$/.test(text) || count > MOST_LINES) throw new InvalidArgumentError(`It must be a whole number from 0 to ${MOST_LINES}.`);
   return count;
-}
-
-function orderId(text: string): string {
-  if (!/^[A-Za-z0-9_-]{1,64}$/.test(text)) throw new InvalidArgumentError("It must be 1 to 64 letters, digits, _ and -.");
-  return text;
 }

@@ -9,7 +9,7 @@ import {
   RebuildProjectionResponseSchema,
   VerifyProjectionResponseSchema,
 } from "../gen/ordertrail/v1/operations_service_pb.js";
-import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
+import { EXIT } from "./exit-codes.ts";
 import { finish, JSON_FORMAT, showProgress, withInstance, write } from "./with-instance.ts";
 
 type Operations = Client<typeof OperationsService>;
@@ -59,8 +59,6 @@ export function registerProjections(program: Command): void {
       }
     }),
   );
-
-  for (const verb of command.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }
 
 function withOperations(command: Command, use: (operations: Operations) => Promise<void>): Promise<void> {

@@ -31,7 +31,7 @@ export function registerStart(program: Command): void {
 async function run(config: Config, logger: Logger): Promise<void> {
   const ending = whenAskedToEnd();
   await using cleanup = new AsyncDisposableStack();
-  const lock = await claimInstance(config.dataDir);
+  const lock = await claimInstance(config.dataDir).catch((error: unknown) => explain(error, config.dataDir));
   cleanup.defer(() => lock.release());
   await checkPort("GRPC", config.grpcHost, config.grpcPort);
   await checkPort("HTTP", config.httpHost, config.httpPort);
@@ -46,7 +46,9 @@ async function run(config: Config, logger: Logger): Promise<void> {
 
   const addresses = { ...app.addresses, mongodb: publicAddress(mongodbUrl), nats: publicAddress(natsUrl) };
   await lock.publish(addresses, app.serverNames);
-  process.stdout.write(await welcome(config, addresses, app.serverNames.grpc !== undefined));
+  const text = await welcome(config, addresses, app.serverNames.grpc !== undefined);
+  const asked = await Promise.race([ending, Promise.resolve(undefined)]);
+  if (asked === undefined) process.stdout.write(text);
   logger.info({ signal: await ending }, "ending: calls under way are finished first");
 }
 
@@ -62,6 +64,12 @@ async function keepOwn<T extends Mongod | NatsServer>(
   const server = await keepRunning(name, (port) => start({ dataDir: ownDir, ...(port !== undefined && { port }) }), logger);
   cleanup.defer(() => server.stop());
   return server.first.url;
+}
+
+/** Says of a folder that cannot be used what can be done about it. */
+function explain(error: unknown, dataDir: string): never {
+  if (!(error instanceof Error && "code" in error)) throw error;
+  throw new Error(`the folder ${dataDir} cannot be used (${error.code}): set DATA_DIR to one that can be made and written`);
 }
 
 async function checkPort(door: "GRPC" | "HTTP", host: string, port: number): Promise<void> {

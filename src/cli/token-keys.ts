@@ -5,7 +5,7 @@ import { createSigningKeys, MAX_LIFETIME_SECONDS, type SigningKeyState, type Sig
 import { createLogger } from "../logger.ts";
 import { configuredKeyWrapper } from "../privacy/configured-key-wrapper.ts";
 import { withDatabase } from "./auth-database.ts";
-import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
+import { EXIT } from "./exit-codes.ts";
 
 const now = () => new Date();
 const HOUR_MS = 3600 * 1000;
@@ -48,8 +48,6 @@ export function registerTokenKeys(program: Command): void {
       write(revoke, `${kid} is revoked, and so is every token that it signed; ${signing.kid} signs now\n`);
     }),
   );
-
-  for (const verb of command.commands) verb.addHelpText("after", EXIT_CODES_HELP);
 }
 
 async function withKeys(command: Command, use: (keys: SigningKeys, db: Db) => Promise<void>): Promise<void> {

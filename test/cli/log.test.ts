@@ -131,7 +131,8 @@ describe("log", () => {
   it("tells its verbs and exit codes", async () => {
     await using command = await commandWithLog();
     for (const args of [["--help"], ["tail", "--help"], ["show", "--help"]]) {
-      expect(await command.run(...args)).toMatchObject({ code: 0, out: expect.stringContaining("Exit codes: ") });
+      const { code, out } = await command.run(...args);
+      expect([code, out.split("Exit codes: ").length]).toEqual([0, 2]);
     }
   });
 });
