@@ -126,6 +126,8 @@ describe("both ports with a certificate", () => {
     expect(await session.ask({ ":path": "/nowhere" })).toMatchObject({ status: 404, body: { code: "ROUTE_NOT_FOUND" } });
     const init = { ":method": "POST", ":path": "/orders/tracking/init", "content-type": "application/json", ...headers };
     expect(await session.ask(init, JSON.stringify({ order_id: "o", note: "x".repeat(100_000) }))).toMatchObject({ status: 413 });
+    const expecting = await session.ask({ ":path": "/healthz", expect: "tea" });
+    expect(expecting).toMatchObject({ status: 417, body: { code: "MALFORMED_REQUEST" } });
     expect(await session.ask({ ":path": "/healthz" })).toMatchObject({ status: 200 });
   });
 
