@@ -3,6 +3,7 @@ import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, JsonObject
 import {
   Code,
   ConnectError,
+  type ConnectRouter,
   type ContextValues,
   createConnectRouter,
   createContextKey,
@@ -62,26 +63,35 @@ const WHENCE = createContextKey<ReturnType<typeof peerOf>>(
 
 /** The dispatcher's services as Connect, gRPC-Web and gRPC serve them. */
 export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping }: ConnectDoorOptions): ConnectDoor {
-  const router = createConnectRouter({
+  const options = {
     acceptCompression: [compressionGzip, compressionBrotli].map(blamingCaller),
     interceptors: [blameStreamsCaller],
     readMaxBytes: maxRequestBytes,
     writeMaxBytes: maxResponseBytes,
     jsonOptions: { ignoreUnknownFields: false },
-  });
+  };
+  const connect = createConnectRouter({ ...options, grpc: false, grpcWeb: false });
+  const grpc = createConnectRouter({ ...options, connect: false });
   for (const { methods } of dispatcher.services) {
     for (const method of methods) {
-      if (isUnary(method)) router.rpc(method, (message, context) => answerUnary(dispatcher, method, message, context));
-      else if (isServerStreaming(method))
-        router.rpc(method, (message, context) => answerStream(dispatcher, method, message, context, stopping));
-      else throw new Error(`${method.parent.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
+      if (isUnary(method)) {
+        connect.rpc(method, (message, context) => answerUnary(dispatcher, method, message, context));
+        grpc.rpc(asStream(method), async function* (message, context) {
+          yield await answerUnary(dispatcher, method, message, context);
+        });
+      } else if (isServerStreaming(method)) {
+        for (const router of [connect, grpc])
+          router.rpc(method, (message, context) => answerStream(dispatcher, method, message, context, stopping));
+      } else throw new Error(`${method.parent.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
     }
   }
-  const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  const connectHandlers = handlersByPath(connect);
+  const grpcHandlers = handlersByPath(grpc);
 
   return {
     async handle({ path, traceId }, request, response) {
-      const handler = handlers.get(path);
+      const speaksGrpc = /^application\/grpc/i.test(request.headers["content-type"] ?? "");
+      const handler = (speaksGrpc ? grpcHandlers : connectHandlers).get(path);
       if (!handler) return false;
       checkProtocol(handler, request);
       const contextValues = createContextValues().set(TRACE_ID, traceId).set(WHENCE, peerOf(request));
@@ -93,8 +103,12 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       await universalResponseToNodeResponse(answer.status === 500 ? await blamed(answer, handler.method) : answer, response);
       return true;
     },
-    methodsOf: (path) => handlers.get(path)?.allowedMethods ?? [],
+    methodsOf: (path) => connectHandlers.get(path)?.allowedMethods ?? [],
   };
+}
+
+function handlersByPath({ handlers }: ConnectRouter): ReadonlyMap<string, UniversalHandler> {
+  return new Map(handlers.map((handler) => [handler.requestPath, handler]));
 }
 
 function isUnary(method: DescMethod): method is DescMethodUnary {
@@ -103,6 +117,11 @@ function isUnary(method: DescMethod): method is DescMethodUnary {
 
 function isServerStreaming(method: DescMethod): method is DescMethodServerStreaming {
   return method.methodKind === "server_streaming";
+}
+
+/** gRPC carries one answer as it carries many, and only of a stream's request the library lets it be told what is wrong. */
+function asStream(method: DescMethodUnary): DescMethodServerStreaming {
+  return { ...method, methodKind: "server_streaming" };
 }
 
 async function answerUnary(dispatcher: Dispatcher, method: DescMethod, message: Message, context: HandlerContext): Promise<Message> {

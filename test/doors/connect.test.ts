@@ -170,6 +170,21 @@ describe("the Connect door", () => {
     expect(JSON.stringify(error)).not.toContain("Ada");
   });
 
+  it.each(["application/grpc-web+proto", "application/grpc-web+json"])(
+    "calls a request that is no message the caller's mistake: %s",
+    async (type) => {
+      for (const path of [GET_TRACKING, REBUILD]) {
+        const response = await post(path, Uint8Array.from(enveloped(Uint8Array.of(0x0d, 0xb6, 0xf9))), { "content-type": type });
+        const trailers = Buffer.from(await response.arrayBuffer())
+          .subarray(5)
+          .toString();
+        expect(trailers.split("\r\n")).toEqual(
+          expect.arrayContaining(["grpc-status: 3", expect.stringMatching(/^grpc-status-details-bin: /)]),
+        );
+      }
+    },
+  );
+
   it("never has a fault, however a body is packed", async () => {
     const before = doors.logged.length;
     const methods = [OrderTrackingService, OperationsService].flatMap((service) => service.methods);
