@@ -330,7 +330,8 @@ const SETTINGS = {
   }),
   cliCaFile: optional({
     name: "CLI_CA_FILE",
-    description: "PEM file of the CAs that `ordertrail status`, `demo`, `projections` and the like trust. Not set: those that Node brings.",
+    description:
+      "PEM file of the CAs that `ordertrail status`, `demo`, `projections`, `audit` and the like trust. Not set: those that Node brings.",
     example: "/etc/ordertrail/ca.crt",
     parse: readablePath,
   }),
@@ -466,6 +467,14 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     mongodbTls: { caFile: values.mongodbTlsCaFile, certFile: values.mongodbTlsCertFile, keyFile: values.mongodbTlsKeyFile },
     cliTls: { caFile: values.cliCaFile, certFile: values.cliCertFile, keyFile: values.cliKeyFile },
   };
+}
+
+/**
+ * The files with which the command line goes to a server by TLS, for commands that need no other setting. Throws a
+ * ConfigError as `loadConfig` does.
+ */
+export function loadCliTls(environment: NodeJS.ProcessEnv = process.env): ClientTlsFiles {
+  return loadConfig(Object.fromEntries(Object.entries(environment).filter(([name]) => name.startsWith("CLI_")))).cliTls;
 }
 
 function tlsFiles(

@@ -13,7 +13,7 @@ const MIB = 1024 * 1024;
 
 /** Verifies a log as `ordertrail audit verify` does: over HTTP, by its key. */
 await serveParent<AuditConnection, "verify", Verification>(async ({ http, token, key }) => {
-  const log = logAtUrl(new URL("/audit", http), async () => token);
+  const log = logAtUrl(new URL("/audit", http), { token: async () => token });
   return {
     async answer() {
       let peakMib = 0;

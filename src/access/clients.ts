@@ -1,4 +1,5 @@
 import { type Db, MongoServerError } from "mongodb";
+import { networkOf } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { createAllowances } from "./allowances.ts";
@@ -109,7 +110,7 @@ export function createClients(db: Db, clock: () => Date): Clients {
     },
 
     async authenticate(clientId, secret, address) {
-      const place = `${clientId} ${address}`;
+      const place = `${clientId} ${networkOf(address)}`;
       // Taken before the secret is looked at, so that many at once gain nothing.
       const waitSeconds = fromAddress.take(place) || ofClient.take(clientId);
       if (waitSeconds > 0) {

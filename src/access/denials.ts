@@ -1,6 +1,6 @@
 import type { Logger } from "pino";
-import { type Caller, isPersonal } from "../domain/caller.ts";
-import { parsePeer } from "../domain/peer.ts";
+import type { Caller } from "../domain/caller.ts";
+import { loggedPeer, networkOf, parsePeer } from "../domain/peer.ts";
 import type { RefusalReason } from "../domain/refusal.ts";
 import { Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { createAllowances } from "./allowances.ts";
@@ -34,7 +34,7 @@ export type DenialCount = {
 export type Denials = {
   /**
    * Records a denial. Answers 0, or for how many seconds its caller is to be told to wait, because there were too many.
-   * A caller who is known is limited by their subject, any other by address.
+   * A caller who is known is limited by their subject, any other by `networkOf` their address.
    */
   record(denial: Denial): number;
   /** What was denied by this process since it started, most frequent first. */
@@ -86,7 +86,7 @@ export function createDenials({ perMinute, logger, clock }: DenialsOptions): Den
   return {
     record(denial) {
       const { method, door, reason, caller, peer, traceId } = denial;
-      const who = caller ? `${caller.role} ${caller.subject}` : parsePeer(peer).address;
+      const who = caller ? `${caller.role} ${caller.subject}` : networkOf(parsePeer(peer).address);
       const waitSeconds = allowances.take(who);
       const counted = countOf(denial);
       counted.count++;
@@ -96,7 +96,7 @@ export function createDenials({ perMinute, logger, clock }: DenialsOptions): Den
         method,
         door: Door[door],
         reason,
-        ...(!(caller && isPersonal(caller)) && { peer }),
+        ...loggedPeer(peer, caller),
         ...(caller && { role: roleName(caller.role), subject: caller.subject }),
       };
       if (waitSeconds === 0) {

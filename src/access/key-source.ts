@@ -10,6 +10,7 @@ import {
 } from "jose";
 import type { Logger } from "pino";
 import { Unavailable } from "../domain/refusal.ts";
+import { createAllowances } from "./allowances.ts";
 import { parseKeySet, publicKeySet } from "./key-set.ts";
 
 /**
@@ -53,10 +54,12 @@ export function eitherKeys(first: KeySource, second: KeySource): KeySource {
 
 /** How old the keys may be before they are fetched again. */
 const REFRESH_MS = 10 * 60 * 1000;
-/** How long after a fetch an unknown key is taken to be unknown indeed. */
-const COOLDOWN_MS = 30 * 1000;
+/** How soon they are fetched again beside the calls when that has failed. */
+const REFRESH_AFTER_FAILURE_MS = 30 * 1000;
 /** How long after a failed fetch the next one may come. */
 const RETRY_MS = 1000;
+/** How often keys are fetched because one is not known: anybody can make up its name. */
+const FETCHES_FOR_UNKNOWN = { burst: 5, perMinute: 2 };
 const FETCH_TIMEOUT_MS = 3000;
 
 /** Keeps what issuers published last, for processes that start while an issuer is away. */
@@ -67,21 +70,24 @@ export type IssuerKeyMemory = {
 };
 
 /**
- * The keys at an issuer's address. They are fetched when first needed, when a token names an unknown key (at most every
- * 30 seconds), and beside the calls when they are ten minutes old: while the issuer is away, those known remain in use,
- * to begin with those that any process has saved.
+ * The keys at an issuer's address. They are fetched when first needed, when a token names an unknown key (a few times at
+ * once, then every 30 seconds), and beside the calls when they are ten minutes old: while the issuer is away, those known
+ * remain in use, to begin with those that any process has saved, and others are Unavailable.
  */
 export function remoteKeys(url: URL, clock: () => Date, logger: Logger, memory?: IssuerKeyMemory): KeySource {
   let refreshAt = clock().getTime() + REFRESH_MS;
   const refreshSoon = () => {
-    refreshAt = Math.min(refreshAt, clock().getTime() + COOLDOWN_MS);
+    refreshAt = Math.min(refreshAt, clock().getTime() + REFRESH_AFTER_FAILURE_MS);
   };
+  const fetcher = fetchWithPauses(url, logger, memory, refreshSoon);
   const remote = createRemoteJWKSet(url, {
     cacheMaxAge: Number.POSITIVE_INFINITY,
-    cooldownDuration: COOLDOWN_MS,
+    // Its own would also hold up the first fetch for a key that has just been published, and those after a failed one.
+    cooldownDuration: Number.POSITIVE_INFINITY,
     timeoutDuration: FETCH_TIMEOUT_MS,
-    [customFetch]: fetchWithPauses(url, logger, memory, refreshSoon),
+    [customFetch]: fetcher.fetch,
   });
+  const forUnknown = createAllowances({ ...FETCHES_FOR_UNKNOWN, clock });
 
   function refreshIfOld(): void {
     const now = clock().getTime();
@@ -93,16 +99,34 @@ export function remoteKeys(url: URL, clock: () => Date, logger: Logger, memory?:
     });
   }
 
-  return orUnavailable((header, token) => {
+  return orUnavailable(async (header, token) => {
     refreshIfOld();
-    return remote(header, token);
+    const before = fetcher.succeeded();
+    try {
+      return await remote(header, token);
+    } catch (error) {
+      if (!(error instanceof errors.JWKSNoMatchingKey) || fetcher.succeeded() > before) throw error;
+      // While the last fetch failed, its pauses are the bound, and there is no telling that the key is not known.
+      if (!remote.reloading && !fetcher.failing() && forUnknown.take("") > 0) throw error;
+    }
+    await remote.reload();
+    return await remote(header, token);
   });
 }
 
+type Fetcher = {
+  readonly fetch: FetchImplementation;
+  /** How often the issuer has answered with keys. */
+  succeeded(): number;
+  /** Whether it did not, the last time. */
+  failing(): boolean;
+};
+
 /** Keeps an issuer in trouble from getting a request for every call that comes in here. */
-function fetchWithPauses(issuer: URL, logger: Logger, memory: IssuerKeyMemory | undefined, usesSaved: () => void): FetchImplementation {
+function fetchWithPauses(issuer: URL, logger: Logger, memory: IssuerKeyMemory | undefined, usesSaved: () => void): Fetcher {
   let failure: { readonly error: unknown; readonly at: number } | undefined;
   let hasKeys = false;
+  let succeeded = 0;
 
   async function fetchAndSave(...request: Parameters<FetchImplementation>): Promise<Response> {
     const response = await fetch(...request);
@@ -114,11 +138,12 @@ function fetchWithPauses(issuer: URL, logger: Logger, memory: IssuerKeyMemory | 
     return new Response(text, { headers: { "content-type": "application/json" } });
   }
 
-  return async (url, options) => {
+  async function fetchOrSaved(...request: Parameters<FetchImplementation>): Promise<Response> {
     if (failure && performance.now() - failure.at < RETRY_MS) throw failure.error;
     try {
-      const response = await fetchAndSave(url, options);
+      const response = await fetchAndSave(...request);
       failure = undefined;
+      succeeded += 1;
       return response;
     } catch (error) {
       failure = { error, at: performance.now() };
@@ -129,7 +154,9 @@ function fetchWithPauses(issuer: URL, logger: Logger, memory: IssuerKeyMemory | 
       logger.warn({ err: error, issuer_keys: issuer.href }, "an issuer's keys cannot be fetched; those saved last are in use");
       return new Response(saved, { headers: { "content-type": "application/json" } });
     }
-  };
+  }
+
+  return { fetch: fetchOrSaved, succeeded: () => succeeded, failing: () => failure !== undefined };
 }
 
 /** Passes on what is wrong with a token, and makes all else Unavailable: it is not the caller's doing. */

@@ -2,8 +2,8 @@ import type { Db } from "mongodb";
 import type { Logger } from "pino";
 import { Unavailable } from "../domain/refusal.ts";
 
-/** What a revocation is of, such as "token:<jti>". Tokens are revoked by any of the identifiers that they carry. */
-export type RevocationId = `${"token" | "session" | "key"}:${string}`;
+/** What a revocation is of, such as "token:<jti>". Tokens are revoked by any of the identifiers that they carry; "digest" is of one that carries none. */
+export type RevocationId = `${"token" | "digest" | "session" | "key"}:${string}`;
 
 /** What is revoked. Each process keeps all of it in memory, so that asking costs next to nothing. */
 export type Revocations = {

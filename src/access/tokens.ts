@@ -1,3 +1,4 @@
+import { hash } from "node:crypto";
 import { decodeJwt, errors, type JWTPayload, jwtVerify } from "jose";
 import { LRUCache } from "lru-cache";
 import type { Caller } from "../domain/caller.ts";
@@ -21,8 +22,8 @@ export type VerifiedToken = {
   readonly caller: Caller;
   /** From when on it is refused. */
   readonly untilMs: number;
-  /** What it is known by, the narrowest first. Empty if it has no `jti` or the like. */
-  readonly revocableBy: readonly RevocationId[];
+  /** What it is known by; the first is its own and no other token's. */
+  readonly revocableBy: readonly [RevocationId, ...RevocationId[]];
 };
 
 /** Tells who calls from the token that they bring. */
@@ -65,7 +66,7 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
         caller: issuer.callerOf(payload),
         untilMs: ((payload.exp ?? 0) + clockSkewSeconds) * 1000,
         revocableBy: [
-          ...idOf(payload),
+          idOf(payload, token),
           ...issuer.revocableBy(payload),
           ...(protectedHeader.kid ? [`key:${protectedHeader.kid}` as const] : []),
         ],
@@ -91,8 +92,10 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
   return { read, verify: async (token) => (await read(token)).caller };
 }
 
-function idOf({ jti }: JWTPayload): RevocationId[] {
-  return typeof jti === "string" && jti !== "" ? [`token:${jti}`] : [];
+/** Without a `jti` it is known by what was signed. Not by all of the token: of an ECDSA signature anybody can make a second one. */
+function idOf({ jti }: JWTPayload, token: string): RevocationId {
+  if (typeof jti === "string" && jti !== "") return `token:${jti}`;
+  return `digest:${hash("sha256", token.slice(0, token.lastIndexOf(".")), "base64url")}`;
 }
 
 function explain(error: errors.JOSEError): string {

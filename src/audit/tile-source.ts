@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { httpGet, type TlsSettings } from "./http-get.ts";
 import { hashLeaf } from "./merkle.ts";
 import { type TileAddress, tilePath } from "./tile.ts";
 import type { Leaves, TreeSource } from "./verify-tree.ts";
@@ -15,18 +16,24 @@ type ReadFile = (path: string) => Promise<Uint8Array | undefined>;
 
 const TIMEOUT_MS = 60_000;
 
-/** A log whose checkpoint and tiles are below an address. `token` is asked for before each request. */
-export function logAtUrl(url: URL, token: (() => Promise<string>) | undefined): PublishedLog {
+export type LogAtUrlOptions = {
+  /** Asked for before each request. */
+  readonly token?: (() => Promise<string>) | undefined;
+  readonly tls?: TlsSettings;
+};
+
+/** A log whose checkpoint and tiles are below an address. */
+export function logAtUrl(url: URL, { token, tls = {} }: LogAtUrlOptions = {}): PublishedLog {
   const prefix = url.href.replace(/\/$/, "");
   return publishedLog(async (path) => {
     const headers = token ? { authorization: `Bearer ${await token()}` } : {};
-    const response = await fetch(`${prefix}/${path}`, { headers, signal: AbortSignal.timeout(TIMEOUT_MS) });
-    const bytes = new Uint8Array(await response.arrayBuffer());
-    if (response.status === 404) return undefined;
-    if (response.status === 401 || response.status === 403)
+    const { status, location, body } = await httpGet(new URL(`${prefix}/${path}`), { headers, tls, timeoutMs: TIMEOUT_MS });
+    if (status === 404) return undefined;
+    if (status === 401 || status === 403)
       throw new Error(`${prefix}/${path} needs a token of role auditor or operator: give it with --token`);
-    if (!response.ok) throw new Error(`${prefix}/${path} answered ${response.status}`);
-    return bytes;
+    if (status !== 200)
+      throw new Error(`${prefix}/${path} answered ${status}${location === undefined ? "" : `, and that it is at ${location}`}`);
+    return body;
   });
 }
 

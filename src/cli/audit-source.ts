@@ -2,9 +2,11 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { createAuditKeySource } from "../audit/audit-keys.ts";
 import { parseVerifierKey, type VerifierKey } from "../audit/signed-note.ts";
 import { logAtUrl, logInFolder, type PublishedLog } from "../audit/tile-source.ts";
-import { type Config, loadConfig } from "../config.ts";
+import { type Config, loadCliTls, loadConfig } from "../config.ts";
+import { readClientTls } from "../tls-files.ts";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance, type InstanceAddresses } from "./instance.ts";
+import { type CalledInstance, tlsOptions } from "./instance-ready.ts";
 import { instanceToken } from "./instance-token.ts";
 
 /** Where a log is that is to be looked at: an address, a folder, or, without either, the running instance. */
@@ -44,21 +46,24 @@ export async function openSource(command: Command, { url, dir, key, token }: Sou
       return command.error("error: --key is needed: whoever publishes a log must not also say by which key to believe it", {
         exitCode: EXIT.usage,
       });
-    return { log: url ? logAtUrl(url, token === undefined ? undefined : async () => token) : logInFolder(dir ?? ""), keys: key };
+    const given = token === undefined ? undefined : async () => token;
+    return { log: url ? logAtUrl(url, { token: given, tls: readClientTls(loadCliTls()) }) : logInFolder(dir ?? ""), keys: key };
   }
-  const { config, addresses } = await runningInstance(command);
+  const { config, called } = await runningInstance(command);
+  const { addresses, serverNames, tlsFiles } = called;
   const tokens = token === undefined ? auditorTokens(config, addresses) : async () => token;
   const own = key ?? (await createAuditKeySource(config).signers(config.auditOrigin)).map(({ verifier }) => verifier);
-  return { log: logAtUrl(new URL("/audit", addresses.http), tokens), keys: own };
+  const tls = serverNames?.http === undefined ? {} : tlsOptions(serverNames.http, tlsFiles);
+  return { log: logAtUrl(new URL("/audit", addresses.http), { token: tokens, tls }), keys: own };
 }
 
 /** The instance that runs with the data in DATA_DIR. Ends the command when none does. */
-export async function runningInstance(command: Command): Promise<{ readonly config: Config; readonly addresses: InstanceAddresses }> {
+export async function runningInstance(command: Command): Promise<{ readonly config: Config; readonly called: CalledInstance }> {
   const config = loadConfig();
   const instance = await findInstance(config.dataDir);
   if (!instance?.addresses)
     return command.error(`error: no instance runs with the data in ${config.dataDir}: npm start`, { exitCode: EXIT.notRunning });
-  return { config, addresses: instance.addresses };
+  return { config, called: { ...instance, addresses: instance.addresses, tlsFiles: config.cliTls } };
 }
 
 /** Tokens of role auditor for the running instance, each as long as it is good. */

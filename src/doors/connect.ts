@@ -3,13 +3,15 @@ import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, JsonObject
 import {
   Code,
   ConnectError,
+  type ConnectRouter,
   type ContextValues,
   createConnectRouter,
   createContextKey,
   createContextValues,
   type HandlerContext,
+  type Interceptor,
 } from "@connectrpc/connect";
-import { createAsyncIterable, type UniversalHandler, type UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { type Compression, createAsyncIterable, type UniversalHandler, type UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
 import {
   compressionBrotli,
@@ -21,7 +23,7 @@ import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { CALLER_LEFT, whenAborted } from "./deadline.ts";
 import type { Dispatcher, Incoming, ReadRequest } from "./dispatch.ts";
-import { errorDetails, toCallFailure } from "./errors.ts";
+import { CallFailure, errorDetails, toCallFailure } from "./errors.ts";
 import { readJsonBody } from "./json-body.ts";
 import { readMessage } from "./json-reader.ts";
 import { peerOf } from "./peer.ts";
@@ -61,25 +63,35 @@ const WHENCE = createContextKey<ReturnType<typeof peerOf>>(
 
 /** The dispatcher's services as Connect, gRPC-Web and gRPC serve them. */
 export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping }: ConnectDoorOptions): ConnectDoor {
-  const router = createConnectRouter({
-    acceptCompression: [compressionGzip, compressionBrotli],
+  const options = {
+    acceptCompression: [compressionGzip, compressionBrotli].map(blamingCaller),
+    interceptors: [blameStreamsCaller],
     readMaxBytes: maxRequestBytes,
     writeMaxBytes: maxResponseBytes,
     jsonOptions: { ignoreUnknownFields: false },
-  });
+  };
+  const connect = createConnectRouter({ ...options, grpc: false, grpcWeb: false });
+  const grpc = createConnectRouter({ ...options, connect: false });
   for (const { methods } of dispatcher.services) {
     for (const method of methods) {
-      if (isUnary(method)) router.rpc(method, (message, context) => answerUnary(dispatcher, method, message, context));
-      else if (isServerStreaming(method))
-        router.rpc(method, (message, context) => answerStream(dispatcher, method, message, context, stopping));
-      else throw new Error(`${method.parent.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
+      if (isUnary(method)) {
+        connect.rpc(method, (message, context) => answerUnary(dispatcher, method, message, context));
+        grpc.rpc(asStream(method), async function* (message, context) {
+          yield await answerUnary(dispatcher, method, message, context);
+        });
+      } else if (isServerStreaming(method)) {
+        for (const router of [connect, grpc])
+          router.rpc(method, (message, context) => answerStream(dispatcher, method, message, context, stopping));
+      } else throw new Error(`${method.parent.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
     }
   }
-  const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  const connectHandlers = handlersByPath(connect);
+  const grpcHandlers = handlersByPath(grpc);
 
   return {
     async handle({ path, traceId }, request, response) {
-      const handler = handlers.get(path);
+      const speaksGrpc = /^application\/grpc/i.test(request.headers["content-type"] ?? "");
+      const handler = (speaksGrpc ? grpcHandlers : connectHandlers).get(path);
       if (!handler) return false;
       checkProtocol(handler, request);
       const contextValues = createContextValues().set(TRACE_ID, traceId).set(WHENCE, peerOf(request));
@@ -88,11 +100,15 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       contextValues.set(READ, read);
       const universalRequest = universalRequestOf(request, response, contextValues, read && {});
       const answer = await handler(universalRequest);
-      await universalResponseToNodeResponse(answer.status === 500 ? await blamed(answer, handler.method, traceId) : answer, response);
+      await universalResponseToNodeResponse(answer.status === 500 ? await blamed(answer, handler.method) : answer, response);
       return true;
     },
-    methodsOf: (path) => handlers.get(path)?.allowedMethods ?? [],
+    methodsOf: (path) => connectHandlers.get(path)?.allowedMethods ?? [],
   };
+}
+
+function handlersByPath({ handlers }: ConnectRouter): ReadonlyMap<string, UniversalHandler> {
+  return new Map(handlers.map((handler) => [handler.requestPath, handler]));
 }
 
 function isUnary(method: DescMethod): method is DescMethodUnary {
@@ -101,6 +117,11 @@ function isUnary(method: DescMethod): method is DescMethodUnary {
 
 function isServerStreaming(method: DescMethod): method is DescMethodServerStreaming {
   return method.methodKind === "server_streaming";
+}
+
+/** gRPC carries one answer as it carries many, and only of a stream's request the library lets it be told what is wrong. */
+function asStream(method: DescMethodUnary): DescMethodServerStreaming {
+  return { ...method, methodKind: "server_streaming" };
 }
 
 async function answerUnary(dispatcher: Dispatcher, method: DescMethod, message: Message, context: HandlerContext): Promise<Message> {
@@ -151,15 +172,51 @@ function toConnectError(thrown: unknown, { traceId }: Pick<Incoming, "traceId">)
 }
 
 /** The library calls bytes that are no message a fault of its own; they are the caller's mistake. */
-async function blamed(answer: UniversalServerResponse, method: DescMethod, traceId: string): Promise<UniversalServerResponse> {
+async function blamed(answer: UniversalServerResponse, method: DescMethod): Promise<UniversalServerResponse> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of answer.body ?? []) chunks.push(chunk);
   const bytes = Buffer.concat(chunks);
   if (!bytes.includes('"message":"parse binary: ')) return { ...answer, body: createAsyncIterable<Uint8Array>([bytes]) };
-  const refusal = new Refusal("MALFORMED_REQUEST", `the message is not a ${method.input.typeName}: use the protos that reflection tells`);
-  const body = errorToJsonBytes(toConnectError(refusal, { traceId }), {});
+  const body = errorToJsonBytes(noMessage(method), {});
   answer.header?.delete("content-length");
   return { ...answer, status: 400, body: createAsyncIterable([body]) };
+}
+
+/** The library calls bytes that do not unpack a fault of its own, in most cases. */
+function blamingCaller(compression: Compression): Compression {
+  return {
+    ...compression,
+    async decompress(bytes, readMaxBytes) {
+      try {
+        return await compression.decompress(bytes, readMaxBytes);
+      } catch (error) {
+        if (error instanceof ConnectError && error.code === Code.ResourceExhausted) throw error;
+        throw malformed(`the body does not unpack by ${compression.name}`);
+      }
+    },
+  };
+}
+
+/** As `blamed`, for streams, whose errors come in an answer with status 200. The library would also quote what it cannot read. */
+const blameStreamsCaller: Interceptor = (next) => (request) =>
+  next(request.stream ? { ...request, message: blamingOf(request.message, request.method) } : request);
+
+async function* blamingOf<Item>(messages: AsyncIterable<Item>, method: DescMethod): AsyncGenerator<Item, void, undefined> {
+  try {
+    yield* messages;
+  } catch (error) {
+    const { code, cause } = ConnectError.from(error);
+    if (cause instanceof CallFailure || ![Code.Internal, Code.InvalidArgument].includes(code)) throw error;
+    throw noMessage(method);
+  }
+}
+
+function noMessage({ input }: DescMethod): ConnectError {
+  return malformed(`the message is not a ${input.typeName}: use the protos that reflection tells`);
+}
+
+function malformed(detail: string): ConnectError {
+  return toConnectError(new Refusal("MALFORMED_REQUEST", detail), { traceId: "" });
 }
 
 function checkProtocol({ allowedMethods, supportedContentType }: UniversalHandler, { method = "", headers }: IncomingMessage): void {

@@ -1,5 +1,6 @@
-import { isIPv6, type Server, type Socket } from "node:net";
+import type { Server, Socket } from "node:net";
 import type { Logger } from "pino";
+import { neighbourhoodOf, networkOf } from "../domain/peer.ts";
 import type { DoorLimits } from "./door-limits.ts";
 
 /** The connections of a port. */
@@ -23,7 +24,7 @@ export function guardConnections(
   logger: Logger,
 ): GuardedConnections {
   const open = new Set<Socket>();
-  const openByAddress = new Map<string, number>();
+  const openByNetwork = new Map<string, number>();
   let refused = 0;
   let reportedAt = Number.NEGATIVE_INFINITY;
 
@@ -31,7 +32,7 @@ export function guardConnections(
     refused += 1;
     if (performance.now() - reportedAt < REPORT_MS) return;
     reportedAt = performance.now();
-    logger.warn({ door, peer: address, refused, open: open.size }, "connections are refused: there are too many");
+    logger.warn({ door, peer: neighbourhoodOf(address), refused, open: open.size }, "connections are refused: there are too many");
     refused = 0;
   }
 
@@ -47,14 +48,14 @@ export function guardConnections(
   server.on("drop", (data) => report(data?.remoteAddress ?? ""));
   // Before the server's own listener, which may find the socket closed and then lets it be.
   server.prependListener("connection", (socket: Socket) => {
-    const address = networkOf(socket.remoteAddress ?? "");
-    const count = (openByAddress.get(address) ?? 0) + 1;
+    const network = networkOf(socket.remoteAddress ?? "");
+    const count = (openByNetwork.get(network) ?? 0) + 1;
     if (count > maxConnectionsPerAddress) {
       socket.destroy();
-      report(address);
+      report(socket.remoteAddress ?? "");
       return;
     }
-    openByAddress.set(address, count);
+    openByNetwork.set(network, count);
     open.add(socket);
     const peer = peerOf(socket);
     if ("setSecureContext" in server)
@@ -65,9 +66,9 @@ export function guardConnections(
     socket.once("close", () => {
       endHandshake(peer);
       open.delete(socket);
-      const left = (openByAddress.get(address) ?? 1) - 1;
-      if (left > 0) openByAddress.set(address, left);
-      else openByAddress.delete(address);
+      const left = (openByNetwork.get(network) ?? 1) - 1;
+      if (left > 0) openByNetwork.set(network, left);
+      else openByNetwork.delete(network);
     });
   });
 
@@ -79,16 +80,6 @@ export function guardConnections(
       for (const socket of open) socket.destroy();
     },
   };
-}
-
-/** The part of an address that one caller commonly has for itself: all of an IPv4 address, and the first half of an IPv6 one. */
-export function networkOf(address: string): string {
-  if (!isIPv6(address) || address.startsWith("::ffff:")) return address;
-  const [head = "", tail] = address.split("::");
-  const groups = (part: string) => part.split(":").filter((group) => group !== "");
-  const [before, after] = [groups(head), groups(tail ?? "")];
-  const zeros = Array.from({ length: 8 - before.length - after.length }, () => "0");
-  return [...before, ...zeros, ...after].slice(0, 4).join(":");
 }
 
 /** The same of a connection and of what TLS makes of it. */

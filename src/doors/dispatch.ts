@@ -5,7 +5,8 @@ import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import type { Logger } from "pino";
 import { type Denials, isDenial } from "../access/denials.ts";
 import { checkMethod, isPublic } from "../access/permissions.ts";
-import { type Caller, isPersonal } from "../domain/caller.ts";
+import type { Caller } from "../domain/caller.ts";
+import { loggedPeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { AnyHandler, Call, ServedService } from "../services/call.ts";
@@ -147,7 +148,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       trace_id: incoming.traceId,
       method: endpoint.name,
       door: Door[incoming.door],
-      ...(!(findings.caller && isPersonal(findings.caller)) && { peer: peerOf(incoming) }),
+      ...loggedPeer(peerOf(incoming), findings.caller),
       ...findings.about,
       duration_ms: clock().getTime() - startedAt.getTime(),
       code: failure?.reason ?? "OK",

@@ -5,12 +5,14 @@ import { CallFailure } from "./errors.ts";
 
 /** Why a request is not read further, and the HTTP status that says so; undefined if nothing speaks against it. */
 export function faultInHead(
-  { url = "", rawHeaders, httpVersion, httpVersionMajor }: IncomingMessage,
+  { url = "", headers, rawHeaders, httpVersion, httpVersionMajor }: IncomingMessage,
   { maxUrlBytes, maxHeaders }: DoorLimits,
 ): { readonly status: number; readonly failure: CallFailure } | undefined {
   const tooLarge = (detail: string) => new CallFailure("PAYLOAD_TOO_LARGE", detail);
   if (url.length > maxUrlBytes) return { status: 414, failure: tooLarge(`the address is longer than ${maxUrlBytes} bytes`) };
   if (rawHeaders.length > 2 * maxHeaders) return { status: 431, failure: tooLarge(`there are more than ${maxHeaders} headers`) };
+  if (headers.expect !== undefined && headers.expect.toLowerCase() !== "100-continue")
+    return { status: 417, failure: new CallFailure("MALFORMED_REQUEST", "only 100-continue can be expected") };
   // Of two, a proxy before this server may have believed the other one.
   const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && name.length === 4 && name.toLowerCase() === "host");
   if (httpVersionMajor === 1 && hosts.length > 1)

@@ -33,7 +33,8 @@ export function createHttpListener(tls: DoorTls | undefined, limits: DoorLimits,
   };
   // One more than are allowed: those beyond are dropped, and it shall show that there were any.
   const heads = { maxHeadersCount: maxHeaders + 1 };
-  if (!tls) return Object.assign(createServer(options, answer), heads);
+  // Node would answer itself what expects something else than 100-continue.
+  if (!tls) return Object.assign(createServer(options, answer).on("checkExpectation", answer), heads);
   const server = createSecureServer({
     ...options,
     ...tls.serverOptions,
@@ -42,6 +43,6 @@ export function createHttpListener(tls: DoorTls | undefined, limits: DoorLimits,
     settings: { maxConcurrentStreams: maxStreams, maxHeaderListSize: maxHeaderBytes },
   });
   server.on("session", (session) => limitSession(session, limits));
-  server.on("request", answer);
+  server.on("request", answer).on("checkExpectation", answer);
   return Object.assign(server, heads);
 }

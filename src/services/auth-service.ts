@@ -80,8 +80,7 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
       await sessions.revokeBy(token);
       try {
         const { revocableBy, untilMs } = await tokens.read(token);
-        const own = revocableBy.find((id) => id.startsWith("token:"));
-        if (own) await revocations.revoke([own], new Date(untilMs));
+        await revocations.revoke([revocableBy[0]], new Date(untilMs));
       } catch (error) {
         // Whoever brings what is no token (any more) has nothing to revoke, and is told no more than others are.
         if (!(error instanceof Refusal)) throw error;

@@ -57,6 +57,16 @@ describe("a client", () => {
     await expect(clients.authenticate("picking", secret, "there")).resolves.toBeDefined();
   });
 
+  it("waits in all of an IPv6 network that one caller commonly has", async () => {
+    await using database = await testDatabase();
+    const clients = createClients(database.db, () => new Date(0));
+    await clients.create(picking);
+    const from = (address: string) => clients.authenticate("picking", "wrong", address);
+    for (let host = 0; host < 10; host++) await expect(from(`2001:db8:1:2::${host}`)).rejects.toEqual(wrong);
+    await expect(from("2001:db8:1:2:ffff::1")).rejects.toEqual(locked);
+    await expect(from("2001:db8:1:3::1")).rejects.toEqual(wrong);
+  });
+
   it("never waits for right ones, and waits everywhere after a hundred wrong ones from anywhere", async () => {
     await using database = await testDatabase();
     const now = Date.now();

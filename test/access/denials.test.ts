@@ -43,13 +43,13 @@ describe("a denial", () => {
     ]);
   });
 
-  it("is logged with the address of an organisation or a stranger, not with that of a customer or driver", () => {
+  it("is logged with the address of an organisation, so much of a stranger's as many share, and none of a customer or driver", () => {
     const denials = make();
     const { caller: _, ...stranger } = denial;
     const callers = [Role.CUSTOMER, Role.DRIVER, Role.LINK, Role.STORE, Role.PARTNER].map((role) => ({ role, subject: "someone" }));
     for (const caller of callers) denials.record({ ...denial, caller });
     denials.record({ ...stranger, caller: undefined });
-    expect(lines.map(({ peer }) => peer)).toEqual([undefined, undefined, undefined, "10.0.0.7", "10.0.0.7", "10.0.0.7"]);
+    expect(lines.map(({ peer }) => peer)).toEqual([undefined, undefined, undefined, "10.0.0.7", "10.0.0.7", "10.0.0.0/24"]);
   });
 
   it("is limited when there are too many of one caller, which is logged once, and others are not", () => {
@@ -70,6 +70,14 @@ describe("a denial", () => {
     expect(denials.record(unknown)).toBe(20);
     expect(denials.record({ ...unknown, peer: "10.0.0.8" })).toBe(0);
     expect(denials.record(denial)).toBe(0);
+  });
+
+  it("of a caller who is not known is limited by the network that one caller has for itself, and named by no certificate", () => {
+    const denials = make();
+    const from = (peer: string) => denials.record({ ...denial, reason: "UNAUTHENTICATED", caller: undefined, peer });
+    expect([1, 2, 3, 4].map((host) => from(`2001:db8:1:2::${host} (Jane Doe)`))).toEqual([0, 0, 0, 20]);
+    expect(from("2001:db8:1:3::1")).toBe(0);
+    expect(lines.map(({ peer }) => peer)).toEqual(Array(5).fill("2001:db8:1::/48"));
   });
 
   it("is counted by method, door, role and reason", () => {

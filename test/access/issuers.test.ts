@@ -81,6 +81,22 @@ describe("another issuer", () => {
   });
 });
 
+describe("a token without a jti", () => {
+  it.each([{}, { jti: 7 }, { jti: "" }])("is revoked by what was signed, whatever signature it comes with: %j", async (claims) => {
+    const revoked: string[] = [];
+    const { verify, read } = verifierOf({}, revoked);
+    const token = await login({ role: "customer", ...claims });
+    const [own] = (await read(token)).revocableBy;
+    revoked.push(own);
+    await expect(verify(token)).rejects.toEqual(refused(/revoked/));
+    // ECDSA signs with another random number each time, and whoever has one signature can make a second.
+    const again = await login({ role: "customer", ...claims });
+    expect(again).not.toBe(token);
+    await expect(verify(again)).rejects.toEqual(refused(/revoked/));
+    await expect(verify(await login({ role: "customer", ...claims, other: true }))).resolves.toBeDefined();
+  });
+});
+
 describe("Ordertrail's own tokens", () => {
   it("name the holder of a tracking link, for one order", async () => {
     const { verify } = verifierOf({});

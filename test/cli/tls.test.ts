@@ -19,7 +19,7 @@ let authority: Authority;
 let folder: string;
 let said = "";
 
-// An instance whose ports want client certificates, under a name that is not this machine's.
+// An instance whose ports want client certificates, under names that are not its addresses.
 beforeAll(async () => {
   const database = parts.use(await testDatabase());
   ({ path: folder } = parts.use(await temporaryFolder()));
@@ -29,7 +29,13 @@ beforeAll(async () => {
   const server = await writeIssued(
     folder,
     "server",
-    await authority.issue({ name: "server", names: [{ type: "dns", value: "orders.example.com" }] }),
+    await authority.issue({
+      name: "server",
+      names: [
+        { type: "dns", value: "orders.example.com" },
+        { type: "dns", value: "localhost" },
+      ],
+    }),
   );
   const client = await writeIssued(folder, "cli", await authority.issue({ name: "command-line" }));
   cli = { CLI_CA_FILE: caFile, CLI_CERT_FILE: client.certFile, CLI_KEY_FILE: client.keyFile };
@@ -85,6 +91,57 @@ describe("the command line and an instance by TLS", () => {
     const { code, out, err } = await ordertrail(args);
     expect([code, err]).toEqual([0, ""]);
     expect(out).not.toBe("");
+  });
+
+  describe("audit", () => {
+    const orderId = "proved";
+    let key: string;
+    let token: string;
+    let url: string;
+    const bundle = () => join(folder, "proved.bundle");
+    beforeAll(async () => {
+      expect(await ordertrail(["demo", "--pause", "0", "--order", orderId])).toMatchObject({ code: 0 });
+      key = (await ordertrail(["audit", "key"])).out.trim();
+      token = (await ordertrail(["token", "--role", "auditor", "--subject", "ann"])).out.trim();
+      const { http } = JSON.parse((await ordertrail(["status", "--json"])).out);
+      url = `https://localhost:${new URL(http).port}/audit`;
+    });
+
+    it.each<[string, () => readonly string[], RegExp]>([
+      ["key --all", () => ["key", "--all"], /^log\.|\+/],
+      ["checkpoint", () => ["checkpoint"], /\n— /],
+      ["verify", () => ["verify"], /^verified: /],
+      ["verify --in-database", () => ["verify", "--in-database"], /^verified: /],
+      ["verify --url", () => ["verify", "--url", url, "--key", key, "--token", token], /^verified: /],
+      ["prove", () => ["prove", orderId, "-o", bundle()], /entries of order proved/],
+      ["check", () => ["check", bundle(), "--key", key], /^proved: /],
+      ["replay", () => ["replay", orderId], /OrderSubmitted/],
+      ["explain", () => ["explain", orderId], /InitTracking/],
+      ["export", () => ["export"], /"specversion":"1.0"/],
+    ])("works: %s", async (_verb, args, told) => {
+      const { code, out, err } = await ordertrail(["audit", ...args()]);
+      expect([code, err]).toEqual([0, expect.not.stringContaining("error")]);
+      expect(out).toMatch(told);
+    });
+
+    it("says what is wrong with the certificate", async () => {
+      for (const args of [["checkpoint"], ["verify", "--url", url, "--key", key], ["explain", orderId]]) {
+        const { code, err } = await ordertrail(["audit", ...args], {});
+        expect([code, err]).toEqual([1, expect.stringMatching(/certificate/)]);
+      }
+      const { err } = await ordertrail(["audit", "checkpoint"], { ...cli, CLI_CERT_FILE: "", CLI_KEY_FILE: "" });
+      expect(err).toMatch(/^error: https:.* cannot be read: .*(certificate|reset|hang up)/i);
+    });
+
+    it("verifies what is published elsewhere without any other setting", async () => {
+      const args = ["audit", "verify", "--url", url, "--key", key, "--token", token];
+      expect(await ordertrail(args, { ...cli, NODE_ENV: "production" })).toMatchObject({ code: 0 });
+    });
+
+    it("says that nobody answers", async () => {
+      const { code, err } = await ordertrail(["audit", "checkpoint", "--url", "http://localhost:1/audit", "--key", key]);
+      expect([code, err]).toEqual([1, expect.stringMatching(/^error: http:\/\/localhost:1 cannot be read: .*ECONNREFUSED/)]);
+    });
   });
 
   it("is healthy for its container, and not without the CA", async () => {

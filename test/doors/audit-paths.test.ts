@@ -99,7 +99,7 @@ describe("the log's published paths", () => {
 
   it("are verified by the log's key alone", async () => {
     const { checkpoint } = await app.client(AuditService, "connect", AUDITOR).getCheckpoint({});
-    const log = logAtUrl(new URL("/audit", app.http), () => app.token(AUDITOR));
+    const log = logAtUrl(new URL("/audit", app.http), { token: () => app.token(AUDITOR) });
     const head = openCheckpoint(await log.checkpoint(), (checkpoint?.verifierKeys ?? []).map(parseVerifierKey));
     const verifying = verifyTree(log, { head });
     let last = await verifying.next();

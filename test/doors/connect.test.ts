@@ -1,8 +1,9 @@
-import { gzipSync } from "node:zlib";
+import { brotliCompressSync, gzipSync } from "node:zlib";
 import type { JsonValue } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { errorFromJson } from "@connectrpc/connect/protocol-connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BadRequestSchema, ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.js";
 import { Door } from "../../src/gen/ordertrail/events/v1/values_pb.js";
@@ -10,10 +11,12 @@ import { OperationsService } from "../../src/gen/ordertrail/v1/operations_servic
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { eventually } from "../support/eventually.ts";
 import { OPERATOR } from "./grpc-calls.ts";
+import { enveloped, packedCall } from "./malformed-requests.ts";
 import { MAX_REQUEST_BYTES, type OpenDoors, openDoors } from "./open-doors.ts";
 
 const headers = { authorization: OPERATOR };
 const GET_TRACKING = "/ordertrail.v1.OrderTrackingService/GetTracking";
+const REBUILD = "/ordertrail.v1.OperationsService/RebuildProjection";
 
 describe("the Connect door", () => {
   let doors: OpenDoors;
@@ -142,6 +145,62 @@ describe("the Connect door", () => {
     expect(await response.json()).toMatchObject({ order: { orderId: "order-1" } });
   });
 
+  it.each(["gzip", "br"])("calls what does not unpack by %s the caller's mistake", async (coding) => {
+    const pack = coding === "gzip" ? gzipSync : brotliCompressSync;
+    const whole = Uint8Array.from(pack('{"orderId":"order-1"}'));
+    const failures = [];
+    for (const body of ["0", whole.subarray(0, -9), whole.subarray(0, 3)])
+      failures.push(await failureIn(await post(GET_TRACKING, body, { "content-encoding": coding })));
+    expect(failures).toEqual([malformed, malformed, malformed]);
+    const streamed = await post(REBUILD, Uint8Array.from(enveloped(whole.subarray(0, -9), 1)), {
+      "content-type": "application/connect+json",
+      "connect-content-encoding": coding,
+    });
+    expect(await endOf(streamed)).toMatchObject({
+      error: { code: "invalid_argument", details: [{ debug: { reason: "MALFORMED_REQUEST" } }] },
+    });
+  });
+
+  it.each([
+    ["application/connect+proto", Uint8Array.of(0x0d, 0xb6, 0xf9)],
+    ["application/connect+json", Buffer.from('{"name": "Ada Example"')],
+  ])("calls a stream's request that is no message the caller's mistake: %s", async (type, body) => {
+    const { error } = await endOf(await post(REBUILD, Uint8Array.from(enveloped(body)), { "content-type": type }));
+    expect(error).toMatchObject({ code: "invalid_argument", details: [{ debug: { reason: "MALFORMED_REQUEST" } }] });
+    expect(JSON.stringify(error)).not.toContain("Ada");
+  });
+
+  it.each(["application/grpc-web+proto", "application/grpc-web+json"])(
+    "calls a request that is no message the caller's mistake: %s",
+    async (type) => {
+      for (const path of [GET_TRACKING, REBUILD]) {
+        const response = await post(path, Uint8Array.from(enveloped(Uint8Array.of(0x0d, 0xb6, 0xf9))), { "content-type": type });
+        const trailers = Buffer.from(await response.arrayBuffer())
+          .subarray(5)
+          .toString();
+        expect(trailers.split("\r\n")).toEqual(
+          expect.arrayContaining(["grpc-status: 3", expect.stringMatching(/^grpc-status-details-bin: /)]),
+        );
+      }
+    },
+  );
+
+  it("never has a fault, however a body is packed", async () => {
+    const before = doors.logged.length;
+    const methods = [OrderTrackingService, OperationsService].flatMap((service) => service.methods);
+    await fc.assert(
+      fc.asyncProperty(packedCall(methods), async ({ path, type, body, headers: packing }) => {
+        const response = await post(path, Uint8Array.from(body), { "content-type": type, ...packing });
+        expect([response.status, await response.text()]).toEqual([
+          expect.toBeOneOf([200, 400, 404, 415, 429]),
+          expect.not.stringContaining("decompress"),
+        ]);
+      }),
+      { numRuns: 400 },
+    );
+    expect(doors.logged.slice(before).filter(({ level }) => level >= 50)).toEqual([]);
+  });
+
   it("answers a wrong HTTP method and a wrong content type with the error body of REST", async () => {
     const method = await fetch(`${doors.http.url}${GET_TRACKING}`, { method: "PUT", headers });
     expect(method.status).toBe(405);
@@ -196,6 +255,14 @@ describe.each<[string, (baseUrl: string) => Transport]>([
     expect((await streamed).code).toBe(Code.Unavailable);
   });
 });
+
+const malformed = { code: Code.InvalidArgument, message: expect.any(String), reason: "MALFORMED_REQUEST", fields: [] };
+
+/** What the last message of a stream in Connect says, if it is the first as well. */
+async function endOf(response: Response) {
+  const bytes = Buffer.from(await response.arrayBuffer());
+  return JSON.parse(bytes.subarray(5).toString());
+}
 
 /** What an error body of Connect tells. */
 async function failureIn(response: Response) {

@@ -73,6 +73,12 @@ describe("the HTTP port", () => {
       "ROUTE_NOT_FOUND",
     ],
     ["no Host", "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", "400 Bad Request", "MALFORMED_REQUEST"],
+    [
+      "an expectation that it does not know",
+      "GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: tea\r\n\r\n",
+      "417 Expectation Failed",
+      "MALFORMED_REQUEST",
+    ],
     ["a path that starts like a host", "GET //[ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "404 Not Found", "ROUTE_NOT_FOUND"],
   ])("answers %s with the error body", async (_what, bytes, status, code) => {
     const answer = await exchange(doors.http.url, bytes);
@@ -98,6 +104,7 @@ describe("the HTTP port", () => {
       "a preflight",
       "OPTIONS /orders/tracking/o HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\nAccess-Control-Request-Method: GET\r\nConnection: close\r\n\r\n",
     ],
+    ["an unknown expectation", "GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: tea\r\n\r\n"],
     ["what is no HTTP", "hello\r\n\r\n"],
     ["a head over the limits", `GET /${"a".repeat(9_000)} HTTP/1.1\r\nHost: x\r\n\r\n`],
   ])("keeps browsers from showing, framing, keeping or guessing at %s", async (_what, bytes) => {

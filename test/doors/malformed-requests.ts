@@ -1,3 +1,4 @@
+import { brotliCompressSync, gzipSync } from "node:zlib";
 import { create, type DescMethod, fromJson, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { InitTrackingRequestSchema } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
@@ -229,6 +230,57 @@ export const CORPUS: readonly Buffer[] = [
   .map((text) => Buffer.from(text))
   .concat([Buffer.from([0xff, 0xfe, 0x7b, 0x7d]), Buffer.from([0x7b, 0xc0, 0xaf, 0x7d]), Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22])]);
 
+/** Something packed, cut short or with a byte that is another; or what never was packed. */
+const packed = fc
+  .record({
+    coding: fc.constantFrom("gzip", "br"),
+    from: fc.constantFrom(validMessage, Buffer.from("{}"), Buffer.from('{"order_id":"o"}'), Buffer.alloc(50_000)),
+    cut: fc.double({ min: 0, max: 1, noNaN: true }),
+    other: fc.option(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 }))),
+    unpacked: fc.boolean(),
+  })
+  .map(({ coding, from, cut, other, unpacked }) => {
+    const whole = Uint8Array.from(unpacked ? from : coding === "gzip" ? gzipSync(from) : brotliCompressSync(from));
+    if (other) whole[other[0] % whole.length] = other[1];
+    return { coding, body: Buffer.from(whole.subarray(0, Math.ceil(cut * whole.length))) };
+  });
+
+/** A message of a stream: what says how it is packed, its length and itself. */
+export function enveloped(body: Uint8Array, flags = 0): Buffer {
+  const head = Buffer.alloc(5);
+  head.writeUInt8(flags, 0);
+  head.writeUInt32BE(body.byteLength, 1);
+  return Buffer.concat([head, body]);
+}
+
+/** Calls of Connect and gRPC-Web whose bodies do not unpack, and some that do. `headers` are to be sent along. */
+export function packedCall(methods: readonly DescMethod[]) {
+  return fc
+    .record({
+      path: fc.constantFrom(...methods).map(({ parent, name }) => `/${parent.typeName}/${name}`),
+      type: fc.constantFrom(...CONNECT_TYPES),
+      packed,
+    })
+    .map(({ path, type, packed: { coding, body } }) => {
+      const header = type.startsWith("application/grpc") ? "grpc-encoding" : type.includes("connect") ? "connect-content-encoding" : "";
+      return {
+        method: "POST",
+        path,
+        type,
+        body: header === "" ? body : enveloped(body, 1),
+        headers: { [header || "content-encoding"]: coding },
+      };
+    });
+}
+
+const CONNECT_TYPES = [
+  "application/json",
+  "application/proto",
+  "application/connect+json",
+  "application/connect+proto",
+  "application/grpc-web+proto",
+] as const;
+
 /** Calls of Connect and gRPC-Web: any method, in any of their encodings, with something for a body. */
 export function connectCall(methods: readonly DescMethod[]) {
   const valid = new Map(methods.map((method) => [method, Buffer.from(toBinary(method.input, create(method.input)))]));
@@ -240,13 +292,6 @@ export function connectCall(methods: readonly DescMethod[]) {
       messageBytes.map((bytes) => Buffer.from(bytes)),
       fc.constantFrom(...CORPUS, ...valid.values()),
     ),
-    type: fc.constantFrom(
-      "application/json",
-      "application/proto",
-      "application/connect+json",
-      "application/connect+proto",
-      "application/grpc-web+proto",
-      "text/plain",
-    ),
+    type: fc.constantFrom(...CONNECT_TYPES, "text/plain"),
   });
 }

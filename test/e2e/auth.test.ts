@@ -275,6 +275,10 @@ describe("another issuer", () => {
     expect(await statusWith(later, token)).toBe(200);
     const operator = await key.sign({ iss: settings.issuer, aud: "shop", sub: "operator-1", role: "operator", exp });
     expect(await statusWith(later, operator)).toBe(401);
+    // It has no jti.
+    await createClient(AuthService, createGrpcTransport({ baseUrl: `http://${later.grpc}` })).revokeToken({ token });
+    expect(await statusWith(later, token)).toBe(401);
+    await eventually(async () => expect(await statusWith(app, token)).toBe(401), 10_000);
   });
 });
 

@@ -103,7 +103,7 @@ describe("who is denied too often", () => {
       ["UNAUTHENTICATED", undefined],
     ]);
     expect(lines[0]).toMatchObject({ level: "warn", door: "GRPC", role: "customer" });
-    expect(lines[4]).toMatchObject({ level: "warn", door: "REST", peer: "127.0.0.1" });
+    expect(lines[4]).toMatchObject({ level: "warn", door: "REST", peer: "127.0.0.0/24" });
     // Where a customer is, is theirs to know.
     expect(app.log.filter((line) => line.includes("customer-1") && line.includes("127.0.0.1"))).toEqual([]);
     expect(app.log.join()).not.toContain("secret-nonsense");

@@ -12,7 +12,7 @@ import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { callBytes } from "../doors/grpc-calls.ts";
-import { CORPUS, connectCall, messageBytes, restCall } from "../doors/malformed-requests.ts";
+import { CORPUS, connectCall, messageBytes, packedCall, restCall } from "../doors/malformed-requests.ts";
 import { eventually } from "../support/eventually.ts";
 import { testDatabase } from "../support/mongo.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -102,7 +102,9 @@ describe("a running instance, whatever it is sent through its three doors", () =
       const corpusCalls = fc
         .tuple(restCall, fc.constantFrom(...CORPUS))
         .map(([call, body]) => ({ ...call, body, type: "application/json" }));
-      const http = fc.oneof(restCall, connectCall(METHODS), corpusCalls).map((call) => ({ door: "http" as const, ...call }));
+      const http = fc
+        .oneof(restCall, connectCall(METHODS), packedCall(METHODS), corpusCalls)
+        .map((call) => ({ door: "http" as const, ...call }));
       const rpc = fc.record({ rpc: fc.constantFrom(...UNARY), bytes: messageBytes }).map((call) => ({ door: "grpc" as const, ...call }));
       const anyCall = fc.record({ call: fc.oneof(http, rpc), who: fc.constantFrom(...instance.authorizations) });
 
@@ -154,7 +156,7 @@ describe("a running instance, whatever it is sent through its three doors", () =
 function sendHttp(
   base: string,
   agent: Agent,
-  { method, path, body, type }: { method: string; path: string; body: string | Buffer; type: string },
+  { method, path, body, type, headers: more }: { method: string; path: string; body: string | Buffer; type: string; headers?: object },
   authorization: string,
 ): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -165,6 +167,7 @@ function sendHttp(
       "content-length": Buffer.byteLength(body),
       "connect-protocol-version": "1",
       "connect-timeout-ms": DEADLINE_MS,
+      ...more,
     };
     const outgoing = request({ hostname, port, agent, method, path, headers }, (incoming) => {
       incoming.resume();
