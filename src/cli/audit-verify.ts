@@ -2,7 +2,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { type Checkpoint, openCheckpoint } from "../audit/checkpoint.ts";
 import { sameHash } from "../audit/merkle.ts";
-import type { VerifierKey } from "../audit/signed-note.ts";
+import { parseNote, parseVerifierKey, type VerifierKey, verifiedBy } from "../audit/signed-note.ts";
 import { type Difference, verifyTree } from "../audit/verify-tree.ts";
 import { withAuditService } from "./audit-client.ts";
 import { addSourceOptions, openSource, type SourceOptions } from "./audit-source.ts";
@@ -32,7 +32,7 @@ async function verifyPublished(command: Command, options: VerifyOptions): Promis
   const { log, keys } = await openSource(command, options);
   const signed = await log.checkpoint();
   const checkpoint = openCheckpoint(signed, keys);
-  const remembered = options.remember === undefined ? undefined : await readRemembered(options.remember, keys);
+  const remembered = options.remember === undefined ? undefined : await readRemembered(command, options.remember, options, keys);
   const broken = remembered && brokenPromise(remembered, checkpoint);
   const difference = broken ?? (await verifyEntries());
   report(command, options, checkpoint.size, difference);
@@ -87,7 +87,13 @@ function report(command: Command, { json }: VerifyOptions, size: number, differe
   }
 }
 
-async function readRemembered(path: string, keys: readonly VerifierKey[]): Promise<Checkpoint | undefined> {
+/** The checkpoint in the file; undefined when there is none yet. It may be signed with a key that has been retired since. */
+async function readRemembered(
+  command: Command,
+  path: string,
+  { url, dir, key, token }: VerifyOptions,
+  keys: readonly VerifierKey[],
+): Promise<Checkpoint | undefined> {
   let text: string;
   try {
     text = await readFile(path, "utf8");
@@ -95,7 +101,19 @@ async function readRemembered(path: string, keys: readonly VerifierKey[]): Promi
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
-  return openCheckpoint(text, keys);
+  const note = parseNote(text);
+  if (verifiedBy(note, keys).length > 0) return openCheckpoint(text, keys);
+  let kept: VerifierKey[] = [];
+  if (!url && dir === undefined && !key)
+    await withAuditService(command, token, async (audit) => {
+      kept = ((await audit.getCheckpoint({})).checkpoint?.verifierKeys ?? []).map(parseVerifierKey);
+    });
+  if (verifiedBy(note, kept).length > 0) return openCheckpoint(text, kept);
+  const signers = note.signatures.map(({ name, id }) => `${name}+${id.toString(16).padStart(8, "0")}`).join(" or ");
+  return command.error(
+    `error: the checkpoint in ${path} is signed with another key: give the one that begins with ${signers}, too, as --key (ordertrail audit key --all lists those that the log has had)`,
+    { exitCode: EXIT.failed },
+  );
 }
 
 /** What shows without reading any entry: a log that has shrunk, or has another root than before. */

@@ -1,4 +1,4 @@
-import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Command, type CommanderError } from "commander";
 import { Binary, type Document, Long } from "mongodb";
@@ -134,6 +134,48 @@ describe("ordertrail audit verify", () => {
   });
 });
 
+describe("ordertrail audit verify --remember", () => {
+  it("goes on from a checkpoint that only a retired key has signed, or says which key that is", async () => {
+    await using app = await startInstance();
+    await submit(app, "one");
+    await covered(app, 1);
+    const old = (await audit("key")).out.trim();
+    expect((await audit("verify", "--remember", path("seen"))).exitCode).toBe(0);
+    await cp(path("seen"), path("seen before"));
+    await audit("rotate-key", "--retire");
+    const key = (await audit("key")).out.trim();
+    await submit(app, "two");
+    await eventually(async () => expect(await audit("verify", "--key", key)).toMatchObject({ exitCode: 0 }));
+    const told = await audit("verify", "--key", key, "--remember", path("seen"));
+    expect(told).toMatchObject({ exitCode: 1, err: expect.stringContaining(`begins with ${old.split("+").slice(0, 2).join("+")}`) });
+    expect(await audit("verify", "--remember", path("seen"))).toMatchObject({ exitCode: 0 });
+    expect(await readFile(path("seen"), "utf8")).toContain(`${ORIGIN}\n2\n`);
+    const both = ["--key", old, "--key", key, "--remember", path("seen before")];
+    expect(await audit("verify", ...both)).toMatchObject({ exitCode: 0 });
+  });
+});
+
+describe("ordertrail audit verify --dir", () => {
+  it("takes no tile, and no bundle of entries, with anything after its end", async () => {
+    const key = await (async () => {
+      await using app = await startInstance();
+      await submit(app, "one", "two");
+      await covered(app, 2);
+      await download(app, 2, path("copy"));
+      return (await audit("key")).out.trim();
+    })();
+    for (const [name, found] of [
+      ["tile/0/000.p/2", "position 1: its hash tile is missing, or is none"],
+      ["tile/entries/000.p/2", "position 2: its bundle of entries goes on after the last one"],
+    ] as const) {
+      await cp(path("copy"), path(name), { recursive: true });
+      await appendFile(join(path(name), name), "!");
+      expect(await audit("verify", "--dir", path(name), "--key", key)).toMatchObject({ exitCode: 1, out: expect.stringContaining(found) });
+    }
+    expect(await audit("verify", "--dir", path("copy"), "--key", key)).toMatchObject({ exitCode: 0 });
+  });
+});
+
 describe("ordertrail audit prove and check", () => {
   it("prove an order's history to somebody who has the log's key, and no server", async () => {
     const { key, file } = await (async () => {
@@ -164,6 +206,8 @@ describe("ordertrail audit prove and check", () => {
       { ...bundle, entries: [{ ...entry, position: 1 }] },
       { ...bundle, entries: [{ ...entry, body: Buffer.from("other").toString("base64") }] },
       { ...bundle, entries: [{ ...entry, inclusion: [] }] },
+      { ...bundle, entries: [{ ...entry, body: `${entry?.body}!!!!` }] },
+      { ...bundle, entries: [{ ...entry, inclusion: entry?.inclusion.map((node) => `${node}!!!!`) }] },
       { ...bundle, entries: [entry, entry] },
       { ...bundle, checkpoint: "nonsense" },
       { format: "other" },
