@@ -17,7 +17,7 @@ import { createTrackingLinks } from "./access/tracking-links.ts";
 import { createAnnouncer } from "./audit/announcer.ts";
 import { createAuditKeySource } from "./audit/audit-keys.ts";
 import { createAuditLog } from "./audit/audit-log.ts";
-import { createCheckpointFile } from "./audit/checkpoint-file.ts";
+import { createCheckpointFile, rememberedCheckpointFile } from "./audit/checkpoint-file.ts";
 import { createCheckpointSigner } from "./audit/checkpoint-signer.ts";
 import { createCheckpointStore } from "./audit/checkpoint-store.ts";
 import { createKeyRegister } from "./audit/key-register.ts";
@@ -163,7 +163,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const announcer = createAnnouncer({ witnesses, file: published, url, checkpoints, tiles, logger });
   parts.defer(() => announcer.settled());
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
-  const remembered = createCheckpointFile(join(config.dataDir, `${config.databaseName}.checkpoint`));
+  const remembered = rememberedCheckpointFile(config);
   const auditKeys = createAuditKeySource(config);
   const signer = createCheckpointSigner({ origin, keys: auditKeys, register, checkpoints, remembered, clock: now });
   const keeper = createTreeKeeper({

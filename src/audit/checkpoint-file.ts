@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { open, readFile, rename, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { type Checkpoint, parseCheckpointText } from "./checkpoint.ts";
 import { parseNote } from "./signed-note.ts";
 
@@ -15,6 +15,17 @@ export type CheckpointFile = {
   /** Puts a signed checkpoint in its place: on disk before this resolves, and never half. */
   write(signed: string): Promise<void>;
 };
+
+/** Where an instance remembers the newest checkpoint of the log in its database. */
+export function rememberedCheckpointFile({
+  dataDir,
+  databaseName,
+}: {
+  readonly dataDir: string;
+  readonly databaseName: string;
+}): CheckpointFile {
+  return createCheckpointFile(join(dataDir, `${databaseName}.checkpoint`));
+}
 
 /** The file at a path, whose folder there must be. */
 export function createCheckpointFile(path: string): CheckpointFile {
