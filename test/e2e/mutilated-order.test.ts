@@ -3,6 +3,7 @@ import { type Document, Long } from "mongodb";
 import { describe, expect, it } from "vitest";
 import { OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
+import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
 
@@ -30,6 +31,11 @@ describe("an order of which an entry is gone", () => {
       await expect(app.client(OrderTrackingService, door, OPERATOR).getHistory({ orderId: "one" })).rejects.toMatchObject(LOST);
       expect((await all(audit.replayOrder({ orderId: "two" }))).map(({ order }) => order?.version)).toEqual([1, 2, 3]);
     }
+    const operations = app.client(OperationsService, "grpc", OPERATOR);
+    await expect(all(operations.verifyProjection({ name: "order_tracking" }))).rejects.toMatchObject({
+      code: Code.DataLoss,
+      rawMessage: "the log is damaged at position 2: there is no entry",
+    });
     const rest = await app.rest(OPERATOR, "GET", "/orders/tracking/one/history");
     expect(rest.status).toBe(500);
     expect(JSON.stringify(rest.body)).toContain("LOG_DAMAGED");
