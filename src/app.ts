@@ -1,3 +1,4 @@
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { MongoClient } from "mongodb";
 import type { Logger } from "pino";
@@ -16,6 +17,7 @@ import { createTrackingLinks } from "./access/tracking-links.ts";
 import { createAnnouncer } from "./audit/announcer.ts";
 import { createAuditKeySource } from "./audit/audit-keys.ts";
 import { createAuditLog } from "./audit/audit-log.ts";
+import { createCheckpointFile, rememberedCheckpointFile } from "./audit/checkpoint-file.ts";
 import { createCheckpointSigner } from "./audit/checkpoint-signer.ts";
 import { createCheckpointStore } from "./audit/checkpoint-store.ts";
 import { createKeyRegister } from "./audit/key-register.ts";
@@ -156,15 +158,21 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   await checkpoints.ensureIndexes();
   const register = createKeyRegister(db, now);
   const audit = createAuditLog(db, tiles, checkpoints);
-  const { auditOrigin: origin, auditWitnesses: witnesses, auditPublishFile: file, auditPublishUrl: url } = config;
-  const announcer = createAnnouncer({ witnesses, file, url, checkpoints, tiles, logger });
+  const { auditOrigin: origin, auditWitnesses: witnesses, auditPublishUrl: url } = config;
+  const published = config.auditPublishFile === undefined ? undefined : createCheckpointFile(config.auditPublishFile);
+  const announcer = createAnnouncer({ witnesses, file: published, url, checkpoints, tiles, logger });
   parts.defer(() => announcer.settled());
-  const signer = createCheckpointSigner({ origin, keys: createAuditKeySource(config), register, checkpoints, clock: now });
+  await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
+  const remembered = rememberedCheckpointFile(config);
+  const auditKeys = createAuditKeySource(config);
+  const signer = createCheckpointSigner({ origin, keys: auditKeys, register, checkpoints, remembered, clock: now });
   const keeper = createTreeKeeper({
     db,
     tiles,
     checkpoints,
     signer,
+    remembered,
+    published,
     onSigned: announcer.announce,
     onAppended: appender.onAppended,
     logger,

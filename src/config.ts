@@ -323,7 +323,8 @@ const SETTINGS = {
   }),
   dataDir: defaulted({
     name: "DATA_DIR",
-    description: "The folder of the instance: its lock, its development keys, the data of the servers that it runs.",
+    description:
+      "The folder of the instance: its lock, its development keys, the newest checkpoint that it knows of, the data of the servers that it runs.",
     default: ".data",
     example: "/var/lib/ordertrail",
     parse: (text) => resolve(text),

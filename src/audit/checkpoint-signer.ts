@@ -1,5 +1,6 @@
 import type { AuditKeySource } from "./audit-keys.ts";
 import { checkpointText, type TreeHead } from "./checkpoint.ts";
+import type { CheckpointFile } from "./checkpoint-file.ts";
 import { type CheckpointStore, HistoryChanged, type SignedCheckpoint } from "./checkpoint-store.ts";
 import type { KeyRegister } from "./key-register.ts";
 import { sameHash } from "./merkle.ts";
@@ -9,7 +10,7 @@ import { parseNote, signNote } from "./signed-note.ts";
 export type CheckpointSigner = {
   /**
    * Signs a head, and keeps it; undefined when it is signed by all present keys already. Its root is entered as the one of
-   * its size before it is signed. Throws HistoryChanged when that size has another root.
+   * its size before it is signed, and what is signed is remembered before anybody else sees it. Throws HistoryChanged when that size has another root.
    */
   sign(head: TreeHead): Promise<SignedCheckpoint | undefined>;
 };
@@ -19,11 +20,14 @@ export type CheckpointSignerOptions = {
   readonly keys: AuditKeySource;
   readonly register: KeyRegister;
   readonly checkpoints: CheckpointStore;
+  /** Where the newest that was signed is remembered, apart from the database. */
+  readonly remembered?: CheckpointFile | undefined;
   readonly clock: () => Date;
 };
 
 /** A signer for the log that `origin` names. */
-export function createCheckpointSigner({ origin, keys, register, checkpoints, clock }: CheckpointSignerOptions): CheckpointSigner {
+export function createCheckpointSigner(options: CheckpointSignerOptions): CheckpointSigner {
+  const { origin, keys, register, checkpoints, remembered, clock } = options;
   return {
     async sign(head) {
       const signers = await keys.signers(origin);
@@ -36,6 +40,7 @@ export function createCheckpointSigner({ origin, keys, register, checkpoints, cl
       await register.enter(signers.map(({ verifier }) => verifier.text));
       await checkpoints.reserve(head);
       const signed = signNote(checkpointText({ origin, ...head }), signers);
+      await remembered?.write(signed);
       const signedAt = clock();
       await checkpoints.publish(head.size, signed, signedAt);
       return { ...head, signed, signedAt };

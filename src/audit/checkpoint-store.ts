@@ -31,8 +31,13 @@ export class HistoryChanged extends Error {
   override readonly name = "HistoryChanged";
   /** The size of the tree at which it shows. */
   readonly size: number;
-  constructor(size: number) {
-    super(`the log's first ${size} entries are not those that were signed before; run: ordertrail audit verify --in-database`);
+  /** `path` names the file that tells so, where it is not the database. */
+  constructor(size: number, path?: string) {
+    super(
+      path === undefined
+        ? `the log's first ${size} entries are not those that were signed before; run: ordertrail audit verify --in-database`
+        : `the log does not go on from the checkpoint over ${size} entries in ${path}; if a backup was restored, docs/audit.md says how to go on`,
+    );
     this.size = size;
   }
 }

@@ -1,5 +1,5 @@
 import { HASH_BYTES } from "./merkle.ts";
-import { type Note, parseNote, type VerifierKey, verifiedBy } from "./signed-note.ts";
+import { decodeBase64, type Note, parseNote, type VerifierKey, verifiedBy } from "./signed-note.ts";
 
 /** How large a log is, and the root of its tree. */
 export type TreeHead = { readonly size: number; readonly root: Uint8Array };
@@ -15,9 +15,9 @@ export function checkpointText({ origin, size, root }: Checkpoint): string {
 /** Reads the text of a checkpoint. Throws an Error when it is none. */
 export function parseCheckpointText(text: string): Checkpoint {
   const [origin = "", size = "", root = ""] = text.split("\n");
-  const bytes = Buffer.from(root, "base64");
-  if (origin === "" || !/^(0|[1-9]\d{0,15})$/.test(size) || !Number.isSafeInteger(Number(size)) || bytes.length !== HASH_BYTES)
-    throw new Error("this is not a checkpoint of a log");
+  const bytes = decodeBase64(root);
+  const isCheckpoint = origin !== "" && /^(0|[1-9]\d{0,15})$/.test(size) && Number.isSafeInteger(Number(size));
+  if (!isCheckpoint || bytes?.length !== HASH_BYTES) throw new Error("this is not a checkpoint of a log");
   return { origin, size: Number(size), root: bytes };
 }
 

@@ -3,7 +3,7 @@ import type { LogEntry } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { decodeBody } from "../log/log-entry.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { HASH_BYTES, hashLeaf, verifyInclusion } from "./merkle.ts";
-import type { VerifierKey } from "./signed-note.ts";
+import { decodeBase64, type VerifierKey } from "./signed-note.ts";
 
 /** An order's entries with all that proves them to be in the log, to be kept as a file. */
 export type ProofBundle = {
@@ -57,8 +57,9 @@ export function openBundle(text: string, keys: readonly VerifierKey[]): ProvenOr
   const bundle = parseBundle(text);
   const { origin, size, root } = openCheckpoint(bundle.checkpoint, keys);
   const entries = bundle.entries.map(({ position, body, inclusion }) => {
-    const bytes = Buffer.from(body, "base64");
-    const path = inclusion.map((node) => Buffer.from(node, "base64"));
+    const bytes = decodeBase64(body);
+    if (!bytes) throw new Error(`the entry at position ${position} is not in base64`);
+    const path = inclusion.map((node) => decodeBase64(node) ?? Buffer.alloc(0));
     if (path.some((node) => node.length !== HASH_BYTES) || !verifyInclusion(hashLeaf(bytes), position - 1, { size, root }, path))
       throw new Error(`the entry at position ${position} is not proved to be in the log`);
     return { position, entry: decodeBody(bytes) };

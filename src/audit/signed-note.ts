@@ -111,7 +111,8 @@ function isValid({ type, key }: VerifierKey, text: string, signature: Uint8Array
   return verify(null, Buffer.from(`cosignature/v1\ntime ${time}\n${text}`), key, signature.subarray(TIME_BYTES));
 }
 
-function decodeBase64(text: string): Buffer | undefined {
+/** The bytes that a text stands for in base64 with padding; undefined when it is not that to the letter, or empty. */
+export function decodeBase64(text: string): Buffer | undefined {
   const bytes = Buffer.from(text, "base64");
   return text !== "" && bytes.toString("base64") === text ? bytes : undefined;
 }

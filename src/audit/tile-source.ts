@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { httpGet, type TlsSettings } from "./http-get.ts";
-import { hashLeaf } from "./merkle.ts";
-import { type TileAddress, tilePath } from "./tile.ts";
+import { HASH_BYTES, hashLeaf } from "./merkle.ts";
+import { TILE_WIDTH, type TileAddress, tilePath } from "./tile.ts";
 import type { Leaves, TreeSource } from "./verify-tree.ts";
 
 /** A log as it is published: by an address, or in a folder. */
@@ -15,6 +15,7 @@ export type PublishedLog = TreeSource & {
 type ReadFile = (path: string) => Promise<Uint8Array | undefined>;
 
 const TIMEOUT_MS = 60_000;
+const LENGTH_BYTES = 2;
 
 export type LogAtUrlOptions = {
   /** Asked for before each request. */
@@ -48,9 +49,13 @@ export function logInFolder(folder: string): PublishedLog {
 }
 
 function publishedLog(read: ReadFile): PublishedLog {
-  /** A partial tile may have been replaced by the full one. */
-  async function readTile(address: TileAddress): Promise<Uint8Array | undefined> {
-    return (await read(tilePath(address))) ?? (address.width < 256 ? await read(tilePath({ ...address, width: 256 })) : undefined);
+  /** A partial tile may have been replaced by the full one: `width` is that of the one that was found. */
+  async function readTile(address: TileAddress): Promise<{ readonly bytes: Uint8Array; readonly width: number } | undefined> {
+    for (const width of new Set([address.width, TILE_WIDTH])) {
+      const bytes = await read(tilePath({ ...address, width }));
+      if (bytes) return { bytes, width };
+    }
+    return undefined;
   }
 
   return {
@@ -59,16 +64,25 @@ function publishedLog(read: ReadFile): PublishedLog {
       if (!bytes) throw new Error("there is no checkpoint");
       return new TextDecoder().decode(bytes);
     },
-    tile: (level, index, width) => readTile({ level, index, width }),
+    async tile(level, index, width) {
+      const found = await readTile({ level, index, width });
+      // With more in it than its name says, it is no tile: whoever reads on from there would read something else.
+      return found && found.bytes.length <= found.width * HASH_BYTES ? found.bytes : undefined;
+    },
     async leaves(index, width) {
-      return leavesOf((await readTile({ level: "entries", index, width })) ?? new Uint8Array(), width);
+      const found = await readTile({ level: "entries", index, width });
+      return found ? leavesOf(found.bytes, width, found.width) : { hashes: [] };
     },
   };
 }
 
-/** The hashes of the first entries of a bundle. */
-export function leavesOf(bundle: Uint8Array, width: number): Leaves {
-  return { hashes: splitBundle(bundle).slice(0, width).map(hashLeaf) };
+/** The hashes of the first entries of a bundle, which is one of so many; they are all of it, where nothing else is said. */
+export function leavesOf(bundle: Uint8Array, width: number, bundleWidth = width): Leaves {
+  const entries = splitBundle(bundle);
+  const bytes = entries.slice(0, bundleWidth).reduce((sum, entry) => sum + LENGTH_BYTES + entry.length, 0);
+  const isLonger = entries.length >= bundleWidth && bytes < bundle.length;
+  const hashes = entries.slice(0, width).map(hashLeaf);
+  return { hashes, ...(isLonger && { problem: { place: width - 1, what: "its bundle of entries goes on after the last one" } }) };
 }
 
 /** The entries of a bundle, up to the first that is not there as a whole. */

@@ -3,21 +3,22 @@ import { hostname } from "node:os";
 import { setTimeout as pause, setImmediate } from "node:timers/promises";
 import { type Db, Long } from "mongodb";
 import type { Logger } from "pino";
+import { LogDamaged } from "../domain/log-damaged.ts";
 import type { AppendListener } from "../log/appender.ts";
 import { readBodies } from "../log/body-reader.ts";
-import { LogDamaged } from "../log/reader.ts";
 import { checkpointsOf, createCheckpoint } from "../projections/checkpoint.ts";
 import { acquireLease, type Lease, LeaseLost } from "../projections/lease.ts";
 import { readAhead } from "../projections/read-ahead.ts";
 import type { TreeHead } from "./checkpoint.ts";
+import type { CheckpointFile } from "./checkpoint-file.ts";
 import type { CheckpointSigner } from "./checkpoint-signer.ts";
 import { type CheckpointStore, HistoryChanged, type SignedCheckpoint } from "./checkpoint-store.ts";
 import { createFrontier, type Frontier } from "./frontier.ts";
 import { hearLeaves } from "./heard-leaves.ts";
-import { hashLeaf, sameHash } from "./merkle.ts";
+import { EMPTY_ROOT, hashLeaf, sameHash } from "./merkle.ts";
 import { partialTiles } from "./tile.ts";
 import type { TileStore } from "./tile-store.ts";
-import { resolveNodes, subtree, TileMissing, tileKey } from "./tree-proofs.ts";
+import { goesOnFrom, resolveNodes, subtree, TileMissing, tileKey } from "./tree-proofs.ts";
 
 /** The name of the tree's checkpoint and lease among those of the projections. */
 export const AUDIT_TREE = "audit_tree";
@@ -41,6 +42,10 @@ export type TreeKeeperOptions = {
   readonly tiles: TileStore;
   readonly checkpoints: CheckpointStore;
   readonly signer: CheckpointSigner;
+  /** Where this process remembers the newest checkpoint apart from the database: nothing is signed that does not go on from it. */
+  readonly remembered?: CheckpointFile | undefined;
+  /** Where the newest checkpoint is published: the same goes for that. */
+  readonly published?: CheckpointFile | undefined;
   /** Is told of every checkpoint after it has been kept. Must not throw. */
   readonly onSigned: (checkpoint: SignedCheckpoint) => void;
   /** Spares the reading of what this process appends itself; all else is read from the database. */
@@ -48,6 +53,9 @@ export type TreeKeeperOptions = {
   readonly logger: Logger;
   readonly leaseMs: number;
 };
+
+/** A head that was signed, and the file that tells of it, where it is not the database. */
+type SignedHead = TreeHead & { readonly path?: string };
 
 /** Keeps the Merkle tree of the log, when no other process does. */
 export type TreeKeeper = {
@@ -59,10 +67,11 @@ export type TreeKeeper = {
 /**
  * The projection of the log into its Merkle tree. Whoever holds its lease reads the bodies, writes tiles, notes how many
  * entries they cover, and then signs: so tiles are there before a checkpoint needs them. What a crash leaves is done again,
- * with the same result. Where the log is not what was signed before, nothing is signed until it is again.
+ * with the same result. Where the log is not what was signed before, as the database or a file apart from it tells, nothing
+ * is signed until it is again. A process that waits for the lease remembers what the others sign.
  */
 export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
-  const { db, tiles, checkpoints, signer, onSigned, onAppended, logger, leaseMs } = options;
+  const { db, tiles, checkpoints, signer, remembered, published, onSigned, onAppended, logger, leaseMs } = options;
   const leases = checkpointsOf(db);
   const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
   const stopping = new AbortController();
@@ -88,6 +97,8 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
           } finally {
             await lease.release();
           }
+        } else {
+          await remember();
         }
       } catch (error) {
         if (signal.aborted) return;
@@ -129,16 +140,20 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
   /** Resolves when a rebuild is wanted that was not when the term began. */
   async function growTree(lease: Lease, signal: AbortSignal, progressed: () => void): Promise<void> {
     const rebuilding = lease.checkpoint.rebuild?.id;
-    let anchor = await checkpoints.newestRoot();
-    const frontier = await openFrontier(lease, anchor, signal);
+    const anchors = await signedHeads();
+    const frontier = await openFrontier(lease, anchors, signal);
+    /** Those that the tree has yet to grow to. */
+    const ahead = anchors.filter(({ size }) => size > frontier.size);
     let signedAt = Number.NEGATIVE_INFINITY;
     let missingSince: number | undefined;
     using heard = hearLeaves(onAppended);
 
-    /** Holds the tree, just as it is, against what has been signed; true when there is nothing newer than that. */
-    function isAnchored(): boolean {
-      if (anchor?.size === frontier.size && !sameHash(anchor.root, frontier.root())) throw new HistoryChanged(anchor.size);
-      return anchor === undefined || anchor.size <= frontier.size;
+    /** Holds the tree, just as it is, against what has been signed. */
+    function holdAgainstSigned(): void {
+      for (let next = ahead[0]; next?.size === frontier.size; next = ahead[0]) {
+        if (!sameHash(next.root, frontier.root())) throw new HistoryChanged(next.size, next.path);
+        ahead.shift();
+      }
     }
 
     /** Makes durable what the tree is at this moment; it may grow on meanwhile. */
@@ -155,18 +170,17 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
 
     /** Signs what was committed last: nothing may have been appended since. */
     async function sign(): Promise<void> {
-      if (!isAnchored()) return;
+      if (ahead.length > 0) return;
       lease.check();
       const head: TreeHead = { size: frontier.size, root: frontier.root() };
       const signed = await signer.sign(head);
       if (signed) onSigned(signed);
-      anchor = head;
       signedAt = performance.now();
     }
 
     function append(leaf: Uint8Array): void {
       frontier.append(leaf);
-      isAnchored();
+      holdAgainstSigned();
     }
 
     /** Appends what was heard, with pauses for others in between; answers whether there was anything. */
@@ -215,23 +229,56 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
 
     for (;;) {
       const lookedAt = performance.now();
-      if ((await appendHeard()) || (await appendStored())) {
-        missingSince = undefined;
+      const isThere = (await appendHeard()) || (await appendStored());
+      if (isThere) {
         await commit();
         await sign();
         const { rebuild } = lease.checkpoint;
         if (rebuild && rebuild.id !== rebuilding) return;
         if (rebuild) await lease.write({ rebuild: null });
+      }
+      const [next] = ahead;
+      if (isThere && !next) {
+        missingSince = undefined;
       } else {
         missingSince ??= lookedAt;
-        if (lookedAt - missingSince > MISSING_MS) throw new LogDamaged(frontier.size, "there is no entry any more");
+        if (lookedAt - missingSince > MISSING_MS)
+          throw isThere && next ? new HistoryChanged(next.size, next.path) : new LogDamaged(frontier.size, "there is no entry any more");
       }
       await pause(Math.max(0, LOOK_EVERY_MS - (performance.now() - lookedAt)), undefined, { signal });
     }
   }
 
+  /** What the tree must have had the root of, the smallest first: by the database, and by the files that are kept apart from it. */
+  async function signedHeads(): Promise<SignedHead[]> {
+    const stored = await checkpoints.newestRoot();
+    const own = await headIn(remembered);
+    if (stored && stored.size > 0 && remembered && !own)
+      logger.warn(
+        { projection: AUDIT_TREE, size: stored.size, file: remembered.path },
+        "no checkpoint is remembered in DATA_DIR: the log is believed as the database has it",
+      );
+    const elsewhere = await headIn(published).catch((error: unknown) => {
+      // Whoever publishes looks at it again, and replaces nothing that cannot be read.
+      logger.warn({ projection: AUDIT_TREE, err: error }, "the published checkpoint cannot be read");
+      return undefined;
+    });
+    return [stored, own, elsewhere].flatMap((head) => (head && head.size > 0 ? [head] : [])).toSorted((a, b) => a.size - b.size);
+  }
+
+  /** Remembers the newest checkpoint that is signed, if it goes on from the one that is remembered. */
+  async function remember(): Promise<void> {
+    const newest = remembered && (await checkpoints.newest());
+    if (!newest) return;
+    const known = await remembered.read();
+    // A new primary may, for a moment, show less than the old one did.
+    if (known && known.size > newest.size) return;
+    if (known && !(await goesOnFrom(known, newest, tiles.read))) throw new HistoryChanged(known.size, remembered.path);
+    if (known?.size !== newest.size) await remembered.write(newest.signed);
+  }
+
   /** The edge of the tree as the tiles have it; an empty one, to begin anew, when tiles are missing or are not what was signed. */
-  async function openFrontier(lease: Lease, anchor: TreeHead | undefined, signal: AbortSignal): Promise<Frontier> {
+  async function openFrontier(lease: Lease, anchors: readonly SignedHead[], signal: AbortSignal): Promise<Frontier> {
     const size = lease.checkpoint.rebuild ? 0 : lease.checkpoint.position;
     try {
       if (size > 0) {
@@ -239,9 +286,12 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
         const found = await tiles.read(edge);
         const partials = edge.map(({ level, index }) => ({ level, index, hashes: found.get(tileKey(level, index)) ?? new Uint8Array() }));
         const frontier = createFrontier(size, partials);
-        if (!anchor || anchor.size === 0 || anchor.size > size) return frontier;
-        const [root] = await resolveNodes([subtree(0, anchor.size)], tiles.read);
-        if (root && sameHash(root, anchor.root)) return frontier;
+        const within = anchors.filter((anchor) => anchor.size <= size);
+        const roots = await resolveNodes(
+          within.map((anchor) => subtree(0, anchor.size)),
+          tiles.read,
+        );
+        if (within.every(({ root }, index) => sameHash(root, roots[index] ?? EMPTY_ROOT))) return frontier;
         logger.error({ projection: AUDIT_TREE }, "the tiles of the log's tree are not what was signed");
       }
     } catch (error) {
@@ -250,21 +300,28 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
     }
     if (size > 0 || lease.checkpoint.rebuild) logger.warn({ projection: AUDIT_TREE }, "the log's tree is made anew from the log");
     // Tiles that tell what was signed are not written over with those of a log that has been changed.
-    if (anchor && anchor.size > 0 && !sameHash(await rootOfLog(anchor.size, signal), anchor.root)) throw new HistoryChanged(anchor.size);
+    await holdLogAgainst(anchors, signal);
     return createFrontier();
   }
 
-  async function rootOfLog(size: number, signal: AbortSignal): Promise<Uint8Array> {
+  /** Throws HistoryChanged when the log has not had one of these roots, and LogDamaged when it lacks an entry that they cover. */
+  async function holdLogAgainst(anchors: readonly SignedHead[], signal: AbortSignal): Promise<void> {
+    const size = anchors.at(-1)?.size;
+    if (size === undefined) return;
     const frontier = createFrontier();
+    const due = [...anchors];
     for await (const batch of readBodies(db, { from: 1, to: size, batchSize: READ_BATCH, signal })) {
       for (const { position, body } of batch) {
         if (position !== frontier.size + 1) throw new LogDamaged(frontier.size + 1, "there is no entry");
         frontier.append(hashLeaf(body));
+        for (let next = due[0]; next?.size === frontier.size; next = due[0]) {
+          if (!sameHash(next.root, frontier.root())) throw new HistoryChanged(next.size, next.path);
+          due.shift();
+        }
       }
       frontier.takeChanged();
     }
     if (frontier.size < size) throw new LogDamaged(frontier.size + 1, "there is no entry any more");
-    return frontier.root();
   }
 
   return {
@@ -276,6 +333,11 @@ export function createTreeKeeper(options: TreeKeeperOptions): TreeKeeper {
       await running;
     },
   };
+}
+
+async function headIn(file: CheckpointFile | undefined): Promise<SignedHead | undefined> {
+  const head = await file?.read();
+  return file && head && { size: head.size, root: head.root, path: file.path };
 }
 
 function describe(error: unknown): string {

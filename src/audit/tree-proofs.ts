@@ -1,5 +1,6 @@
+import type { TreeHead } from "./checkpoint.ts";
 import { perfectHash } from "./frontier.ts";
-import { HASH_BYTES, hashNode } from "./merkle.ts";
+import { HASH_BYTES, hashNode, verifyConsistency } from "./merkle.ts";
 import { TILE_WIDTH } from "./tile.ts";
 
 /** A hash of the tree that is yet to be worked out: that of a perfect subtree, which tiles have, or of the node over two others. */
@@ -92,6 +93,12 @@ export async function resolveNodes(nodes: readonly Node[], readTiles: ReadTiles)
   }
 
   return nodes.map(resolve);
+}
+
+/** Whether a tree goes on from an older one, as the tiles of it show. Throws TileMissing. */
+export async function goesOnFrom(older: TreeHead, newer: TreeHead, readTiles: ReadTiles): Promise<boolean> {
+  if (older.size > newer.size) return false;
+  return verifyConsistency(older, newer, await resolveNodes(consistencyProof(older.size, newer.size), readTiles));
 }
 
 /** In which tile a perfect subtree is, and over which of its hashes. */

@@ -140,8 +140,9 @@ function compare(
     if (signed && !sameHash(leaf, signed)) return at(place, "its entry is not the one that was recorded");
     if (problem?.place === place) return at(place, problem.what);
   }
-  const covered = tile?.length ?? 0;
-  return covered < width ? at(covered, "its hash is missing in the tiles") : undefined;
+  const covered = Math.min(width, tile?.length ?? 0);
+  if (covered === width) return undefined;
+  return at(covered, covered === 0 ? "its hash tile is missing, or is none" : "its hash is missing in the tiles");
 }
 
 type TilePlace = { readonly level: number; readonly index: number; readonly width: number };

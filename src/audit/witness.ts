@@ -20,13 +20,28 @@ export function parseWitnesses(text: string): Witness[] {
     });
 }
 
+/** What a witness has seen of the log is not what it is shown: it has seen another one, or one that went on further. */
+export class WitnessDisagrees extends Error {
+  override readonly name = "WitnessDisagrees";
+  /** How many entries it has seen. */
+  readonly size: number;
+  constructor(witness: string, size: number, what: string) {
+    super(`the witness ${witness} has seen ${size} entries, ${what}`);
+    this.size = size;
+  }
+}
+
 const TIMEOUT_MS = 5000;
 const CONFLICT = 409;
+const UNPROCESSABLE = 422;
+const OTHERS = "and others than there are";
+/** How often it is asked again when it has seen something else meanwhile: other processes may show it checkpoints, too. */
+const MOST_TRIES = 4;
 const MAX_ANSWER_CHARS = 64 * 1024;
 
 /** Asks one witness to sign checkpoints; remembers how far it has come. */
 export type WitnessClient = {
-  /** The witness's signature lines for a checkpoint, verified. Throws an Error when it gives none. */
+  /** The witness's signature lines for a checkpoint, verified. Throws WitnessDisagrees, or an Error when it gives none. */
   cosign(checkpoint: SignedCheckpoint): Promise<string[]>;
 };
 
@@ -50,16 +65,20 @@ export function createWitnessClient(
 
   return {
     async cosign(checkpoint) {
-      let response = await add(checkpoint, cosigned);
-      if (response.status === CONFLICT) {
+      let from = Math.min(cosigned, checkpoint.size);
+      let response = await add(checkpoint, from);
+      let answer = (await response.text()).slice(0, MAX_ANSWER_CHARS);
+      for (let tries = 1; response.status === CONFLICT && tries < MOST_TRIES; tries++) {
         // It says how far it is: from there on it can be shown the rest.
-        const size = Number((await response.text()).trim());
-        if (!Number.isSafeInteger(size) || size > checkpoint.size)
-          throw new Error(`the witness has seen ${size} entries, more than there are`);
-        cosigned = size;
-        response = await add(checkpoint, size);
+        const size = /^(0|[1-9]\d{0,15})$/.test(answer.trim()) ? Number(answer) : Number.NaN;
+        if (Number.isNaN(size)) throw new Error("the witness does not say how far it is");
+        if (size > checkpoint.size) throw new WitnessDisagrees(key.name, size, "more than there are");
+        if (size === from) throw new WitnessDisagrees(key.name, size, OTHERS);
+        from = size;
+        response = await add(checkpoint, from);
+        answer = (await response.text()).slice(0, MAX_ANSWER_CHARS);
       }
-      const answer = (await response.text()).slice(0, MAX_ANSWER_CHARS);
+      if (response.status === UNPROCESSABLE) throw new WitnessDisagrees(key.name, from, OTHERS);
       if (response.status !== 200) throw new Error(`the witness answered ${response.status}`);
       const { text } = parseNote(checkpoint.signed);
       const signatures = parseSignatures(answer).filter(({ name, id }) => name === key.name && id === key.id);

@@ -1,6 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError } from "commander";
-import { writeBundle } from "../audit/proof-bundle.ts";
+import { openBundle, writeBundle } from "../audit/proof-bundle.ts";
+import { parseVerifierKey } from "../audit/signed-note.ts";
 import { withAuditService } from "./audit-client.ts";
 import { EXIT } from "./exit-codes.ts";
 
@@ -16,7 +17,13 @@ export function registerAuditProve(audit: Command): void {
     withAuditService(command, token, async (service) => {
       const { checkpoint, entries } = await service.getInclusionProof({ entry: { case: "orderId", value: id } });
       if (!checkpoint) return command.error("error: the answer holds no checkpoint", { exitCode: EXIT.failed });
-      await writeFile(output, writeBundle(id, checkpoint.signed, entries));
+      const bundle = writeBundle(id, checkpoint.signed, entries);
+      try {
+        openBundle(bundle, checkpoint.verifierKeys.map(parseVerifierKey));
+      } catch (error) {
+        return command.error(`error: NOT PROVED, nothing is written: ${(error as Error).message}`, { exitCode: EXIT.failed });
+      }
+      await writeFile(output, bundle);
       command
         .configureOutput()
         .writeOut?.(`${entries.length} entries of order ${id}, proved by a checkpoint over ${checkpoint.size}: ${output}\n`);

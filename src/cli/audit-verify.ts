@@ -1,14 +1,21 @@
 import { readFile, writeFile } from "node:fs/promises";
+import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
 import { type Checkpoint, openCheckpoint } from "../audit/checkpoint.ts";
+import { rememberedCheckpointFile } from "../audit/checkpoint-file.ts";
 import { sameHash } from "../audit/merkle.ts";
-import type { VerifierKey } from "../audit/signed-note.ts";
+import { parseNote, parseVerifierKey, type VerifierKey, verifiedBy } from "../audit/signed-note.ts";
+import type { PublishedLog } from "../audit/tile-source.ts";
 import { type Difference, verifyTree } from "../audit/verify-tree.ts";
+import { loadConfig } from "../config.ts";
 import { withAuditService } from "./audit-client.ts";
 import { addSourceOptions, openSource, type SourceOptions } from "./audit-source.ts";
 import { EXIT } from "./exit-codes.ts";
 
 type VerifyOptions = SourceOptions & { readonly remember?: string; readonly inDatabase?: true; readonly json?: true };
+
+const PUBLISHED_WITHIN_MS = 3000;
+const LOOK_EVERY_MS = 100;
 
 /** Registers `audit verify`: holds every entry of a log against what its key has signed. */
 export function registerAuditVerify(audit: Command): void {
@@ -30,16 +37,18 @@ export function registerAuditVerify(audit: Command): void {
 
 async function verifyPublished(command: Command, options: VerifyOptions): Promise<void> {
   const { log, keys } = await openSource(command, options);
-  const signed = await log.checkpoint();
-  const checkpoint = openCheckpoint(signed, keys);
-  const remembered = options.remember === undefined ? undefined : await readRemembered(options.remember, keys);
-  const broken = remembered && brokenPromise(remembered, checkpoint);
+  // What the running instance remembers apart from its database; whoever asks at an address has nothing but that.
+  const known = options.url || options.dir !== undefined ? undefined : await rememberedCheckpointFile(loadConfig()).read();
+  const { signed, checkpoint } = await newestCheckpoint(log, keys, known?.size ?? 0);
+  const remembered = options.remember === undefined ? undefined : await readRemembered(command, options.remember, options, keys);
+  const before = [remembered, known].filter((one) => one !== undefined).toSorted((a, b) => a.size - b.size);
+  const broken = before.map((one) => brokenPromise(one, checkpoint)).find((one) => one !== undefined);
   const difference = broken ?? (await verifyEntries());
   report(command, options, checkpoint.size, difference);
   if (!difference && options.remember !== undefined) await writeFile(options.remember, signed);
 
   async function verifyEntries(): Promise<Difference | undefined> {
-    const verifying = verifyTree(log, { head: checkpoint, earlier: remembered ? [remembered] : [] });
+    const verifying = verifyTree(log, { head: checkpoint, earlier: before });
     const progress = createProgress();
     try {
       for (;;) {
@@ -50,6 +59,17 @@ async function verifyPublished(command: Command, options: VerifyOptions): Promis
     } finally {
       progress.clear();
     }
+  }
+}
+
+/** The newest checkpoint, once it covers so many entries, or after a while in any case: it is remembered before it is published. */
+async function newestCheckpoint(log: PublishedLog, keys: readonly VerifierKey[], size: number) {
+  const until = performance.now() + PUBLISHED_WITHIN_MS;
+  for (;;) {
+    const signed = await log.checkpoint();
+    const checkpoint = openCheckpoint(signed, keys);
+    if (checkpoint.size >= size || performance.now() > until) return { signed, checkpoint };
+    await pause(LOOK_EVERY_MS);
   }
 }
 
@@ -87,7 +107,13 @@ function report(command: Command, { json }: VerifyOptions, size: number, differe
   }
 }
 
-async function readRemembered(path: string, keys: readonly VerifierKey[]): Promise<Checkpoint | undefined> {
+/** The checkpoint in the file; undefined when there is none yet. It may be signed with a key that has been retired since. */
+async function readRemembered(
+  command: Command,
+  path: string,
+  { url, dir, key, token }: VerifyOptions,
+  keys: readonly VerifierKey[],
+): Promise<Checkpoint | undefined> {
   let text: string;
   try {
     text = await readFile(path, "utf8");
@@ -95,7 +121,19 @@ async function readRemembered(path: string, keys: readonly VerifierKey[]): Promi
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
-  return openCheckpoint(text, keys);
+  const note = parseNote(text);
+  if (verifiedBy(note, keys).length > 0) return openCheckpoint(text, keys);
+  let kept: VerifierKey[] = [];
+  if (!url && dir === undefined && !key)
+    await withAuditService(command, token, async (audit) => {
+      kept = ((await audit.getCheckpoint({})).checkpoint?.verifierKeys ?? []).map(parseVerifierKey);
+    });
+  if (verifiedBy(note, kept).length > 0) return openCheckpoint(text, kept);
+  const signers = note.signatures.map(({ name, id }) => `${name}+${id.toString(16).padStart(8, "0")}`).join(" or ");
+  return command.error(
+    `error: the checkpoint in ${path} is signed with another key: give the one that begins with ${signers}, too, as --key (ordertrail audit key --all lists those that the log has had)`,
+    { exitCode: EXIT.failed },
+  );
 }
 
 /** What shows without reading any entry: a log that has shrunk, or has another root than before. */

@@ -275,6 +275,7 @@ function isCommand({ idempotency }: DescMethod): boolean {
 function levelOf({ reason }: CallFailure): "debug" | "info" | "warn" | "error" {
   switch (reason) {
     case "INTERNAL":
+    case "LOG_DAMAGED":
       return "error";
     case "UNAVAILABLE":
     case "OVERLOADED":

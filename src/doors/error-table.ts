@@ -42,6 +42,7 @@ export const ERROR_SHAPES: Readonly<Record<RefusalReason, ErrorShape>> = {
   UNIMPLEMENTED: { code: Code.Unimplemented, httpStatus: 501 },
   CUSTOMER_ERASED: { code: Code.FailedPrecondition, httpStatus: 409 },
   CUSTOMER_HAS_ORDERS_UNDER_WAY: { code: Code.FailedPrecondition, httpStatus: 409 },
+  LOG_DAMAGED: { code: Code.DataLoss, httpStatus: 500 },
   NOT_COVERED: { code: Code.NotFound, httpStatus: 404, retryAfterSeconds: 1 },
 };
 

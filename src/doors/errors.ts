@@ -1,6 +1,7 @@
 import { create, type DescMessage, type Message, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { LogDamaged } from "../domain/log-damaged.ts";
 import { Refusal, type RefusalReason, Unavailable, type Violation } from "../domain/refusal.ts";
 import {
   type BadRequest_FieldViolation,
@@ -50,13 +51,17 @@ export class CallFailure extends Error {
 
 /**
  * What a caller is told of anything that was thrown. A Refusal is told as it is, a fault known to pass as UNAVAILABLE,
- * and any other as INTERNAL with the trace id by which the server's log explains it. `subject` is what the call was about.
+ * a log that is not whole as LOG_DAMAGED with the position, and any other as INTERNAL with the trace id by which the server's log explains it. `subject` is what the call was about.
  */
 export function toCallFailure(thrown: unknown, traceId: string, subject = ""): CallFailure {
   if (thrown instanceof CallFailure) return thrown;
   if (thrown instanceof Refusal) {
     const { reason, message, metadata, violations } = thrown;
     return new CallFailure(reason, message, { metadata, violations, subject });
+  }
+  if (thrown instanceof LogDamaged) {
+    const metadata = { position: String(thrown.position), trace_id: traceId };
+    return new CallFailure("LOG_DAMAGED", thrown.message, { metadata, cause: thrown });
   }
   if (thrown instanceof Unavailable) return new CallFailure("UNAVAILABLE", thrown.message, { cause: thrown });
   if (thrown instanceof ConnectError && reasonOfCode(thrown.code) !== "INTERNAL")

@@ -142,7 +142,7 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
         const failure = toCallFailure(thrown, traceId);
         const { path } = targetOf(request);
         // A CallFailure is the dispatcher's, which has logged it.
-        if (failure.reason === "INTERNAL" && !(thrown instanceof CallFailure))
+        if ((failure.reason === "INTERNAL" || failure.reason === "LOG_DAMAGED") && !(thrown instanceof CallFailure))
           logger.error({ trace_id: traceId, path, err: thrown }, "an HTTP request failed");
         if (response.headersSent) response.destroy();
         else sendFailure(response, failure, path, clock());

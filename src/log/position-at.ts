@@ -1,7 +1,7 @@
 import { type Db, Long } from "mongodb";
+import { LogDamaged } from "../domain/log-damaged.ts";
 import { ROUND_TRIP_MS } from "./log-client.ts";
 import { EVENTS_COLLECTION, type StoredEvent } from "./log-entry.ts";
-import { LogDamaged } from "./reader.ts";
 
 /**
  * By how much the times of two entries may stand the other way round than their positions: what the clocks of the

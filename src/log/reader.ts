@@ -1,4 +1,5 @@
 import { type ClientSession, type Db, type Filter, Long } from "mongodb";
+import { LogDamaged } from "../domain/log-damaged.ts";
 import type { LogEntry } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import type { AppendListener } from "./appender.ts";
 import { ROUND_TRIP_MS } from "./log-client.ts";
@@ -34,16 +35,22 @@ export type Followed = { readonly entries: readonly RecordedEntry[]; readonly po
 export type LogReader = {
   /** The newest position; 0 when the log is empty. In one causally consistent session, no read sees less than one before it. */
   head(session?: ClientSession): Promise<number>;
-  /** Batches of entries with positions in (`after`, `to`], ascending; ends at the head of the log. Throws LogDamaged on a gap. */
+  /**
+   * Batches of entries with positions in (`after`, `to`], ascending; ends at the head of the log. Throws LogDamaged on a gap,
+   * of positions or, where one stream is read with all its types, of versions.
+   */
   readForward(
     options: ReadOptions & { readonly after: number; readonly to?: number },
     session?: ClientSession,
   ): AsyncGenerator<RecordedEntry[], void, undefined>;
-  /** Batches of entries with positions below `before` (the newest if absent), descending. Throws LogDamaged on a gap. */
+  /** Batches of entries with positions below `before` (the newest if absent), descending. Throws LogDamaged on a gap likewise. */
   readBackward(options: ReadOptions & { readonly before?: number }): AsyncGenerator<RecordedEntry[], void, undefined>;
-  /** The entries of a stream with versions above `afterVersion`, ascending. */
+  /** The entries of a stream with versions above `afterVersion`, ascending. Throws LogDamaged on a gap. */
   readStream(stream: string, afterVersion: number): Promise<RecordedEntry[]>;
-  /** For each stream asked for, its entries with versions above the one given; streams with none are absent. One round trip. */
+  /**
+   * For each stream asked for, its entries with versions above the one given; streams with none are absent. One round trip.
+   * A gap in one is not to fail those who ask for another: hold each against `checkVersions`.
+   */
   readStreams(wanted: ReadonlyMap<string, number>): Promise<Map<string, RecordedEntry[]>>;
   /**
    * Reads on as entries arrive, until the signal throws its reason. A fault of the database is thrown, too: follow again
@@ -51,17 +58,6 @@ export type LogReader = {
    */
   follow(options: FollowOptions): AsyncGenerator<Followed, void, undefined>;
 };
-
-/** The log is not what it must be: a position is missing, or a body cannot be decoded. */
-export class LogDamaged extends Error {
-  override readonly name = "LogDamaged";
-  /** The first position at which it is. */
-  readonly position: number;
-  constructor(position: number, what: string, options?: ErrorOptions) {
-    super(`the log is damaged at position ${position}: ${what}`, options);
-    this.position = position;
-  }
-}
 
 type Stored = Pick<StoredEvent, "_id" | "stream" | "version" | "types" | "body">;
 
@@ -126,8 +122,10 @@ export function createLogReader(db: Db, onAppended?: (listener: AppendListener) 
     const upTo = options.to === undefined ? {} : { $lte: Long.fromNumber(options.to) };
     const range: Filter<Stored> = { _id: { $gt: Long.fromNumber(options.after), ...upTo } };
     let last = options.after;
+    let version = options.after === 0 ? 0 : undefined;
     for await (const batch of read(range, 1, options, session)) {
       if (isDense(options)) last = checkDense(batch, last, 1);
+      if (isWholeStream(options)) version = checkVersions(batch, version ?? (await versionBefore(batch[0], options.after, session)));
       yield batch;
     }
   }
@@ -135,11 +133,28 @@ export function createLogReader(db: Db, onAppended?: (listener: AppendListener) 
   async function* readBackward(options: ReadOptions & { readonly before?: number }): AsyncGenerator<RecordedEntry[], void, undefined> {
     const range: Filter<Stored> = options.before === undefined ? {} : { _id: { $lt: Long.fromNumber(options.before) } };
     let last: number | undefined;
+    let oldest: RecordedEntry | undefined;
     for await (const batch of read(range, -1, options)) {
       if (isDense(options)) last = checkDense(batch, last ?? (batch[0]?.position ?? 0) + 1, -1);
+      if (isWholeStream(options)) {
+        const ascending = [...batch.toReversed(), ...(oldest ? [oldest] : [])];
+        checkVersions(ascending, (ascending[0]?.entry.version ?? 1) - 1);
+        oldest = ascending[0];
+      }
       yield batch;
     }
     if (last !== undefined && last > 1) throw new LogDamaged(last - 1, "there is no entry");
+    if (oldest) checkVersions([oldest], 0);
+  }
+
+  /** The version before an entry's of its stream, which an entry up to that position must have. */
+  async function versionBefore(first: RecordedEntry | undefined, after: number, session?: ClientSession): Promise<number> {
+    if (!first || first.entry.version === 1) return 0;
+    const { stream, version } = first.entry;
+    const before = await events.findOne({ stream, version: version - 1 }, { ...SOON, ...(session && { session }), projection: { _id: 1 } });
+    if (!before || Number(before._id) > after)
+      throw new LogDamaged(first.position, `version ${version - 1} of its stream is missing before it`);
+    return version - 1;
   }
 
   async function readStreams(wanted: ReadonlyMap<string, number>): Promise<Map<string, RecordedEntry[]>> {
@@ -209,7 +224,9 @@ export function createLogReader(db: Db, onAppended?: (listener: AppendListener) 
     readForward,
     readBackward,
     async readStream(stream, afterVersion) {
-      return (await readStreams(new Map([[stream, afterVersion]]))).get(stream) ?? [];
+      const entries = (await readStreams(new Map([[stream, afterVersion]]))).get(stream) ?? [];
+      checkVersions(entries, afterVersion);
+      return entries;
     },
     readStreams,
     follow,
@@ -241,6 +258,25 @@ function decoded(position: number, body: Uint8Array): LogEntry {
 /** Whether a reading gives every position there is. */
 function isDense({ stream, types }: ReadFilter): boolean {
   return stream === undefined && types === undefined;
+}
+
+/** Whether a reading gives every version of one stream. */
+function isWholeStream({ stream, types }: ReadFilter): boolean {
+  return stream !== undefined && types === undefined;
+}
+
+/**
+ * Throws LogDamaged when a stream's entries do not go on, version by version, from the one given; answers the last version.
+ * That there are fewer than there were is no gap: a new primary may, for a moment, show less than the old one did.
+ */
+export function checkVersions(entries: readonly RecordedEntry[], after: number): number {
+  let last = after;
+  for (const { position, entry } of entries) {
+    if (entry.version !== last + 1)
+      throw new LogDamaged(position, `its stream should go on with version ${last + 1} there, and not with ${entry.version}`);
+    last = entry.version;
+  }
+  return last;
 }
 
 function checkDense(batch: readonly RecordedEntry[], last: number, step: 1 | -1): number {

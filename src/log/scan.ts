@@ -1,7 +1,7 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Db, MongoServerError } from "mongodb";
 import type { Role } from "../gen/ordertrail/events/v1/values_pb.js";
-import type { RecordedEntry } from "./log-entry.ts";
+import { eventType, type RecordedEntry } from "./log-entry.ts";
 import { MOST_DISORDER_MS, positionBefore } from "./position-at.ts";
 import type { LogReader, ReadFilter } from "./reader.ts";
 
@@ -49,7 +49,8 @@ export async function* scanLog(db: Db, reader: LogReader, options: ScanOptions):
   yield { entries: [], position, target };
 
   const { types, stream } = options;
-  const filter: ReadFilter = { ...(types && { types }), ...(stream !== undefined && { stream }) };
+  // Of a stream all is read, so that it shows when something is missing between what is asked for.
+  const filter: ReadFilter = stream === undefined ? { ...(types && { types }) } : { stream };
   const matching = matcherOf(options);
   // A stream is found by its own index, however far apart its entries are.
   const step = stream === undefined ? STEP_POSITIONS : Number.MAX_SAFE_INTEGER;
@@ -83,10 +84,19 @@ export async function* scanLog(db: Db, reader: LogReader, options: ScanOptions):
   }
 }
 
-function matcherOf({ recordedFrom, recordedBefore, actorRole, actorSubject }: ScanOptions): (recorded: RecordedEntry) => boolean {
+function matcherOf({
+  stream,
+  types,
+  recordedFrom,
+  recordedBefore,
+  actorRole,
+  actorSubject,
+}: ScanOptions): (recorded: RecordedEntry) => boolean {
   const from = recordedFrom?.getTime() ?? Number.NEGATIVE_INFINITY;
   const before = recordedBefore?.getTime() ?? Number.POSITIVE_INFINITY;
-  return ({ entry: { recordedAt, actor } }) => {
+  const wanted = stream === undefined ? undefined : types;
+  return ({ entry: { recordedAt, actor, events } }) => {
+    if (wanted && !events.some((event) => wanted.includes(eventType(event)))) return false;
     const at = recordedAt ? timestampMs(recordedAt) : 0;
     if (at < from || at >= before) return false;
     return (actorRole === 0 || actor?.role === actorRole) && (actorSubject === "" || actor?.subject === actorSubject);

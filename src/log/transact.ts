@@ -9,7 +9,7 @@ import { type Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type Appender, StreamConflict } from "./appender.ts";
 import { batched } from "./batched.ts";
 import { createEntry, encodeEntry, type RecordedEntry } from "./log-entry.ts";
-import type { LogReader } from "./reader.ts";
+import { checkVersions, type LogReader } from "./reader.ts";
 import { areSameEvents } from "./same-events.ts";
 import type { Answered, UnchangedCommands } from "./unchanged-commands.ts";
 
@@ -261,11 +261,16 @@ function snapshotOf<State>({ state, version, position }: Loaded<State>): Snapsho
 
 /** The entries of a stream beyond a version; reads of many streams at the same time share a round trip. */
 function batchReads(reader: LogReader): (wanted: { readonly stream: string; readonly after: number }) => Promise<RecordedEntry[]> {
-  return batched(async (reads) => {
+  const read = batched<{ readonly stream: string; readonly after: number }, RecordedEntry[]>(async (reads) => {
     // Two readers of one stream may know different versions of it: read from the older one.
     const wanted = new Map<string, number>();
     for (const { stream, after } of reads) wanted.set(stream, Math.min(after, wanted.get(stream) ?? after));
     const found = await reader.readStreams(wanted);
     return reads.map(({ stream, after }) => found.get(stream)?.filter(({ entry }) => entry.version > after) ?? []);
   });
+  return async (wanted) => {
+    const entries = await read(wanted);
+    checkVersions(entries, wanted.after);
+    return entries;
+  };
 }

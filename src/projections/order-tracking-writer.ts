@@ -4,7 +4,7 @@ import { evolve, type OrderState, orderStream } from "../domain/order.ts";
 import { isFinal } from "../domain/order-moves.ts";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { RecordedEntry } from "../log/log-entry.ts";
-import type { LogReader } from "../log/reader.ts";
+import { checkVersions, type LogReader } from "../log/reader.ts";
 import type { Snapshot } from "../log/transact.ts";
 import { STATUSES_WITH_LOCATION } from "./driver-locations.ts";
 import { fromDocument, type OrderDocument, type OrderTrackingDocument, toChanges, toDocument } from "./order-tracking-document.ts";
@@ -101,6 +101,7 @@ export function openOrderTracking(options: {
       for (const [orderId, version] of part) {
         const known = held.get(orderId);
         const entries = found.get(orderStream(orderId))?.filter(({ entry }) => entry.version <= version) ?? [];
+        checkVersions(entries, known?.order?.version ?? 0);
         const order = entries.reduce<Snapshot<OrderState> | undefined>(foldOrder, known?.order);
         if (known) weight -= known.weight;
         hold(orderId, order, known?.written);

@@ -10,6 +10,7 @@ import { findStray, storedLog } from "../audit/stored-log.ts";
 import type { TileStore } from "../audit/tile-store.ts";
 import { consistencyProof, inclusionProof, resolveNodes } from "../audit/tree-proofs.ts";
 import { verifyTree } from "../audit/verify-tree.ts";
+import { LogDamaged } from "../domain/log-damaged.ts";
 import { orderStream } from "../domain/order.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { AuditService } from "../gen/ordertrail/v1/audit_service_pb.js";
@@ -55,7 +56,8 @@ export function createAuditTreeHandlers({ db, reader, audit, tiles, checkpoints,
 
   async function entryAt(position: number): Promise<RecordedEntry[]> {
     for await (const entries of reader.readForward({ after: position - 1, to: position })) return entries;
-    throw notCovered(position, await reader.head());
+    const head = await reader.head();
+    throw position > head ? notCovered(position, head) : new LogDamaged(position, "there is no entry");
   }
 
   return {
@@ -87,6 +89,10 @@ export function createAuditTreeHandlers({ db, reader, audit, tiles, checkpoints,
       const covered = checkpoint?.size ?? 0;
       const older = Number(oldSize);
       const newer = Number(newSize) || covered;
+      if (Number(newSize) > 0 && older > newer) {
+        const detail = `must be at most new_size, which is ${newer}`;
+        throw new Refusal("VALIDATION_FAILED", `old_size: ${detail}`, {}, [{ field: "old_size", rule: "at_most_new_size", detail }]);
+      }
       if (!checkpoint || newer > covered) throw notCovered(newer, covered);
       if (older > newer) throw notCovered(older, newer);
       const hashes = await resolveNodes(consistencyProof(older, newer), tiles.read);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { createAnnouncer } from "../../src/audit/announcer.ts";
 import { openCheckpoint } from "../../src/audit/checkpoint.ts";
+import { createCheckpointFile } from "../../src/audit/checkpoint-file.ts";
 import { parseNote, verifiedBy } from "../../src/audit/signed-note.ts";
 import { parseWitnesses } from "../../src/audit/witness.ts";
 import { createLogger } from "../../src/logger.ts";
@@ -25,8 +26,8 @@ describe("a witness", () => {
     };
     const cosigned = async (size: number) =>
       await eventually(async () => {
-        const note = parseNote((await parts.audit.checkpoint())?.signed ?? "");
-        expect(openCheckpoint((await parts.audit.checkpoint())?.signed ?? "", [SIGNER.verifier]).size).toBe(size);
+        const { note, size: covered } = openCheckpoint((await parts.audit.checkpoint())?.signed ?? "", [SIGNER.verifier]);
+        expect(covered).toBe(size);
         expect(verifiedBy(note, [SIGNER.verifier, witness.key])).toHaveLength(2);
       });
     await (async () => {
@@ -89,7 +90,7 @@ describe("checkpoints published elsewhere", () => {
     const parts = auditParts(log.db);
     const file = join(folder.path, "checkpoint");
     const url = new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/log`);
-    const announcer = createAnnouncer({ ...parts, witnesses: [], file, url, logger: createLogger("silent") });
+    const announcer = createAnnouncer({ ...parts, witnesses: [], file: createCheckpointFile(file), url, logger: createLogger("silent") });
     await using _keeper = keepTree(parts, { onSigned: announcer.announce });
     for (const growth of [2, 7]) {
       const { size } = await parts.covered(await appendEntries(log, growth));

@@ -3,6 +3,7 @@ import type { Db } from "mongodb";
 import type { AuditKeySource } from "../../src/audit/audit-keys.ts";
 import { type AuditLog, createAuditLog } from "../../src/audit/audit-log.ts";
 import { openCheckpoint, type TreeHead } from "../../src/audit/checkpoint.ts";
+import type { CheckpointFile } from "../../src/audit/checkpoint-file.ts";
 import { createCheckpointSigner } from "../../src/audit/checkpoint-signer.ts";
 import { type CheckpointStore, createCheckpointStore, type SignedCheckpoint } from "../../src/audit/checkpoint-store.ts";
 import { createKeyRegister, type KeyRegister } from "../../src/audit/key-register.ts";
@@ -54,6 +55,8 @@ export type KeeperOptions = {
   readonly keys?: AuditKeySource;
   readonly onSigned?: (checkpoint: SignedCheckpoint) => void;
   readonly onAppended?: Appender["onAppended"];
+  readonly remembered?: CheckpointFile;
+  readonly published?: CheckpointFile;
   /** Lines that it logs. */
   readonly lines?: string[];
 };
@@ -64,15 +67,19 @@ export function keepTree({ db, tiles, checkpoints, register }: AuditParts, optio
     keys = { signers: async () => [SIGNER], rotate: async () => undefined },
     onSigned = () => undefined,
     onAppended,
+    remembered,
+    published,
     lines,
   } = options;
-  const signer = createCheckpointSigner({ origin: ORIGIN, keys, register, checkpoints, clock: () => new Date() });
+  const signer = createCheckpointSigner({ origin: ORIGIN, keys, register, checkpoints, remembered, clock: () => new Date() });
   const logger = lines ? createLogger("debug", { write: (line) => lines.push(line) }) : createLogger("silent");
   const keeper = createTreeKeeper({
     db,
     tiles,
     checkpoints,
     signer,
+    remembered,
+    published,
     onSigned,
     logger,
     leaseMs: LEASE_MS,

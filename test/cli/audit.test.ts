@@ -1,15 +1,20 @@
-import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { toBinary } from "@bufbuild/protobuf";
 import { Command, type CommanderError } from "commander";
 import { Binary, type Document, Long } from "mongodb";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { partialTiles, type TileAddress, tilePath } from "../../src/audit/tile.ts";
 import { registerAudit } from "../../src/cli/audit.ts";
 import { claimInstance } from "../../src/cli/instance.ts";
+import { LogEntrySchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
+import { decodeBody } from "../../src/log/log-entry.ts";
 import { startTestApp, type TestApp } from "../support/app.ts";
+import { dumpOf, restore } from "../support/dump.ts";
 import { eventually } from "../support/eventually.ts";
+import { testDatabase } from "../support/mongo.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
@@ -134,6 +139,100 @@ describe("ordertrail audit verify", () => {
   });
 });
 
+describe("ordertrail audit verify --remember", () => {
+  it("goes on from a checkpoint that only a retired key has signed, or says which key that is", async () => {
+    await using app = await startInstance();
+    await submit(app, "one");
+    await covered(app, 1);
+    const old = (await audit("key")).out.trim();
+    expect((await audit("verify", "--remember", path("seen"))).exitCode).toBe(0);
+    await cp(path("seen"), path("seen before"));
+    await audit("rotate-key", "--retire");
+    const key = (await audit("key")).out.trim();
+    await submit(app, "two");
+    await eventually(async () => expect(await audit("verify", "--key", key)).toMatchObject({ exitCode: 0 }));
+    const told = await audit("verify", "--key", key, "--remember", path("seen"));
+    expect(told).toMatchObject({ exitCode: 1, err: expect.stringContaining(`begins with ${old.split("+").slice(0, 2).join("+")}`) });
+    expect(await audit("verify", "--remember", path("seen"))).toMatchObject({ exitCode: 0 });
+    expect(await readFile(path("seen"), "utf8")).toContain(`${ORIGIN}\n2\n`);
+    const both = ["--key", old, "--key", key, "--remember", path("seen before")];
+    expect(await audit("verify", ...both)).toMatchObject({ exitCode: 0 });
+  });
+});
+
+describe("ordertrail audit verify of a database that a backup has put back", () => {
+  it("says that the log has shrunk, or is not the one that was signed", async () => {
+    await using database = await testDatabase();
+    vi.stubEnv("DATABASE_NAME", database.name);
+    const environment = { DATA_DIR: folder.path, DATABASE_NAME: database.name };
+    const dump = await (async () => {
+      await using app = await startTestApp(environment);
+      await submit(app, "one");
+      await covered(app, 1);
+      const dump = await dumpOf(database.db);
+      await submit(app, "two", "three");
+      await covered(app, 3);
+      return dump;
+    })();
+    await restore(database.db, dump);
+
+    await using app = await startInstance(environment);
+    const shrunk = { exitCode: 1, out: expect.stringContaining("position 2: the log had 3 entries when it was last looked at, and has 1") };
+    expect(await audit("verify")).toMatchObject(shrunk);
+    await submit(app, "other", "another", "third");
+    await eventually(() => expect(app.log.join("")).toContain("THE LOG HAS BEEN CHANGED"));
+    expect(await audit("verify")).toMatchObject(shrunk);
+    expect(await readFile(path(`${database.name}.checkpoint`), "utf8")).toContain(`${ORIGIN}\n3\n`);
+  });
+});
+
+describe("ordertrail audit verify --dir", () => {
+  it("takes no tile, and no bundle of entries, with anything after its end", async () => {
+    const key = await (async () => {
+      await using app = await startInstance();
+      await submit(app, "one", "two");
+      await covered(app, 2);
+      await download(app, 2, path("copy"));
+      return (await audit("key")).out.trim();
+    })();
+    for (const [name, found] of [
+      ["tile/0/000.p/2", "position 1: its hash tile is missing, or is none"],
+      ["tile/entries/000.p/2", "position 2: its bundle of entries goes on after the last one"],
+    ] as const) {
+      await cp(path("copy"), path(name), { recursive: true });
+      await appendFile(join(path(name), name), "!");
+      expect(await audit("verify", "--dir", path(name), "--key", key)).toMatchObject({ exitCode: 1, out: expect.stringContaining(found) });
+    }
+    expect(await audit("verify", "--dir", path("copy"), "--key", key)).toMatchObject({ exitCode: 0 });
+  });
+});
+
+describe("ordertrail audit prove", () => {
+  it("writes nothing when an entry of the order is gone, or is another one", async () => {
+    await using app = await startInstance();
+    const client = app.client(OrderTrackingService, "grpc", { role: Role.SERVICE, subject: "checkout" });
+    await submit(app, "one", "two");
+    await client.cancelOrder({ orderId: "one", reason: "closed" });
+    await client.cancelOrder({ orderId: "two", reason: "closed" });
+    await covered(app, 4);
+    const events = app.database.db(app.databaseName).collection("events");
+    await events.deleteOne({ _id: Long.fromNumber(1) } as Document);
+    const gone = await audit("prove", "one", "-o", path("one.json"));
+    expect(gone).toMatchObject({ exitCode: 1, out: "", err: expect.stringContaining("the log is damaged at position 3") });
+    const [second] = await events.find({ _id: Long.fromNumber(2) } as Document).toArray();
+    const entry = decodeBody(second?.["body"].value());
+    const body = new Binary(toBinary(LogEntrySchema, { ...entry, method: "other" }));
+    await events.updateOne({ _id: Long.fromNumber(2) } as Document, { $set: { body } });
+    const other = await audit("prove", "two", "-o", path("two.json"));
+    expect(other).toMatchObject({
+      exitCode: 1,
+      out: "",
+      err: expect.stringContaining("NOT PROVED, nothing is written: the entry at position 2"),
+    });
+    expect((await readdir(folder.path)).filter((name) => name.endsWith(".json") && /^(one|two)/.test(name))).toEqual([]);
+  });
+});
+
 describe("ordertrail audit prove and check", () => {
   it("prove an order's history to somebody who has the log's key, and no server", async () => {
     const { key, file } = await (async () => {
@@ -164,6 +263,8 @@ describe("ordertrail audit prove and check", () => {
       { ...bundle, entries: [{ ...entry, position: 1 }] },
       { ...bundle, entries: [{ ...entry, body: Buffer.from("other").toString("base64") }] },
       { ...bundle, entries: [{ ...entry, inclusion: [] }] },
+      { ...bundle, entries: [{ ...entry, body: `${entry?.body}!!!!` }] },
+      { ...bundle, entries: [{ ...entry, inclusion: entry?.inclusion.map((node) => `${node}!!!!`) }] },
       { ...bundle, entries: [entry, entry] },
       { ...bundle, checkpoint: "nonsense" },
       { format: "other" },
@@ -197,8 +298,8 @@ describe("every verb of ordertrail audit", () => {
 });
 
 /** The application, entered in DATA_DIR as the running instance. */
-async function startInstance(): Promise<TestApp> {
-  const app = await startTestApp({ DATA_DIR: folder.path });
+async function startInstance(environment: NodeJS.ProcessEnv = {}): Promise<TestApp> {
+  const app = await startTestApp({ DATA_DIR: folder.path, ...environment });
   const lock = await claimInstance(folder.path);
   await lock.publish({ grpc: app.grpc, http: app.http, mongodb: "", nats: "" });
   return app;

@@ -3,6 +3,7 @@ import { anyIs, anyUnpack } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { LogDamaged } from "../../src/domain/log-damaged.ts";
 import { Refusal, Unavailable } from "../../src/domain/refusal.ts";
 import { ERROR_SHAPES } from "../../src/doors/error-table.ts";
 import { CallFailure, encodeStatus, toCallFailure } from "../../src/doors/errors.ts";
@@ -156,6 +157,15 @@ describe("toCallFailure()", () => {
   it("shows what an Unavailable says, but not its cause", () => {
     const failure = toCallFailure(new Unavailable("the log has no primary", { cause: new Error("secret") }), "t");
     expect(failure).toMatchObject({ reason: "UNAVAILABLE", message: "the log has no primary" });
+  });
+
+  it("says that the log is damaged, and where", () => {
+    expect(toCallFailure(new LogDamaged(7, "there is no entry"), "trace-1")).toMatchObject({
+      reason: "LOG_DAMAGED",
+      message: "the log is damaged at position 7: there is no entry",
+      shape: { code: Code.DataLoss, httpStatus: 500 },
+      metadata: { position: "7", trace_id: "trace-1" },
+    });
   });
 
   it("tells a Refusal as it is", () => {

@@ -225,6 +225,40 @@ describe("a damaged log", () => {
     await expect(collect(log.reader.readBackward({ batchSize: 2 }))).rejects.toMatchObject({ name: "LogDamaged", position: missing });
   });
 
+  it.each([2, 5, 8])("is noticed by all who read a stream when its entry at position %i is missing", async (missing) => {
+    await using log = await testLog();
+    await twelveEntries(log);
+    await events(log).deleteOne({ _id: Long.fromNumber(missing) });
+    const { reader } = log.join();
+    const stream = "order-2";
+    const damage = { name: "LogDamaged", position: missing + 3 };
+    await expect(reader.readStream(stream, 0)).rejects.toMatchObject(damage);
+    await expect(reader.readStream(stream, (missing - 2) / 3)).rejects.toMatchObject(damage);
+    for (const batchSize of [1, 2, 1000]) {
+      await expect(collect(reader.readForward({ stream, after: 0, batchSize }))).rejects.toMatchObject(damage);
+      await expect(collect(reader.readForward({ stream, after: missing, batchSize }))).rejects.toMatchObject(damage);
+      await expect(collect(reader.readBackward({ stream, batchSize }))).rejects.toMatchObject({ name: "LogDamaged" });
+    }
+    const following = async () => {
+      for await (const { position } of reader.follow({ stream, after: missing - 1, signal: AbortSignal.timeout(10_000) }))
+        if (position >= 12) return;
+    };
+    await expect(following()).rejects.toMatchObject(damage);
+    expect(positionsOf(await reader.readStream("order-1", 0))).toEqual([1, 4, 7, 10]);
+  });
+
+  it("is not what a stream is taken for that is shorter than it was", async () => {
+    await using log = await testLog();
+    await twelveEntries(log);
+    await events(log).deleteOne({ _id: Long.fromNumber(11) });
+    const { reader } = log.join();
+    expect(positionsOf(await reader.readStream("order-2", 0))).toEqual([2, 5, 8]);
+    expect(positionsOf(await reader.readStream("order-2", 2))).toEqual([8]);
+    expect(await reader.readStream("order-2", 4)).toEqual([]);
+    expect(positionsOf(await collect(reader.readForward({ stream: "order-2", after: 5 })))).toEqual([8]);
+    expect(positionsOf(await collect(reader.readBackward({ stream: "order-2" })))).toEqual([8, 5, 2]);
+  });
+
   it.each([
     ["bytes that are no message", Buffer.from("ffffffffff", "hex")],
     ["no bytes", Buffer.alloc(0)],

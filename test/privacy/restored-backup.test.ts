@@ -1,11 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Db, Document } from "mongodb";
 import { describe, expect, it } from "vitest";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
+import { type Dump, dumpOf, restore } from "../support/dump.ts";
 import { eventually } from "../support/eventually.ts";
 import { testDatabase } from "../support/mongo.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -93,8 +93,6 @@ describe("an erasure in one process", () => {
 
 const MASTER_KEYS = Buffer.alloc(32, 9).toString("base64");
 
-type Dump = ReadonlyMap<string, readonly Document[]>;
-
 /** The application on a database that outlives it. */
 function startKept(environment: NodeJS.ProcessEnv): Promise<TestApp> {
   return startTestApp(environment);
@@ -102,21 +100,4 @@ function startKept(environment: NodeJS.ProcessEnv): Promise<TestApp> {
 
 function clientsOf(app: TestApp) {
   return { tracking: app.client(OrderTrackingService, "grpc", SERVICE), audit: app.client(AuditService, "grpc", OPERATOR) };
-}
-
-/** Everything in a database, but for its indexes. */
-async function dumpOf(db: Db): Promise<Dump> {
-  const names = (await db.listCollections({}, { nameOnly: true }).toArray()).map(({ name }) => name);
-  return new Map(
-    await Promise.all(names.map(async (name) => [name, await db.collection(name).find({}, { promoteLongs: false }).toArray()] as const)),
-  );
-}
-
-/** Puts the collections of a dump back as they were, and drops those that are in a dump of the whole no more. */
-async function restore(db: Db, dump: Dump): Promise<void> {
-  if (dump.size > 1) await db.dropDatabase();
-  for (const [name, documents] of dump) {
-    await db.collection(name).deleteMany({});
-    if (documents.length > 0) await db.collection(name).insertMany([...documents]);
-  }
 }

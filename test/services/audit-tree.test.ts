@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/audit/checkpoint.ts";
 import { hashLeaf, verifyConsistency, verifyInclusion } from "../../src/audit/merkle.ts";
 import { parseVerifierKey } from "../../src/audit/signed-note.ts";
+import { RetryInfoSchema } from "../../src/gen/google/rpc/error_details_pb.js";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService, type VerifyLogResponse } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
@@ -63,6 +64,9 @@ describe("AuditService", () => {
     expect(await codeOf(audit.getConsistencyProof({ oldSize: -1n }))).toBe(Code.InvalidArgument);
     expect(await codeOf(audit.getConsistencyProof({ oldSize: 99n }))).toBe(Code.NotFound);
     expect(await codeOf(audit.getConsistencyProof({ oldSize: 0n, newSize: 99n }))).toBe(Code.NotFound);
+    const reversed = await audit.getConsistencyProof({ oldSize: 5n, newSize: 3n }).catch(ConnectError.from);
+    expect(reversed).toMatchObject({ code: Code.InvalidArgument, rawMessage: "old_size: must be at most new_size, which is 3" });
+    expect(reversed instanceof ConnectError && reversed.findDetails(RetryInfoSchema)).toEqual([]);
   });
 
   it("verifies the log in the database, and says the first position that is wrong", async () => {

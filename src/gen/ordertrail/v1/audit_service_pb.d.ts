@@ -1114,7 +1114,7 @@ export declare const AuditService: GenService<{
   },
   /**
    * Proves that the log of one size begins with all that was in it at another. Fails with NOT_COVERED when it is not as
-   * large yet.
+   * large yet, and with VALIDATION_FAILED when the older size is larger than the newer one.
    *
    * @generated from rpc ordertrail.v1.AuditService.GetConsistencyProof
    */

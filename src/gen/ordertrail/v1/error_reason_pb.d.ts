@@ -218,6 +218,14 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_NOT_COVERED = 40;
    */
   NOT_COVERED = 40,
+
+  /**
+   * The log is not whole: an entry that this needs is missing or cannot be read, at or before the position that the error names.
+   * Trying again does not help; the operator has to verify the log.
+   *
+   * @generated from enum value: ERROR_REASON_LOG_DAMAGED = 41;
+   */
+  LOG_DAMAGED = 41,
 }
 
 /**
