@@ -1,7 +1,8 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { type ClientSession, type Collection, type Db, MongoBulkWriteError } from "mongodb";
+import { type ClientSession, type Collection, type Db, Long, MongoBulkWriteError } from "mongodb";
 import { ROUND_TRIP_MS } from "./log-client.ts";
-import { type EncodedEntry, type StoredEvent, WRITERS_COLLECTION } from "./log-entry.ts";
+import { type EncodedEntry, MAX_POSITION, type StoredEvent, WRITERS_COLLECTION } from "./log-entry.ts";
+import { LogDamaged } from "./reader.ts";
 
 /** What became of a batch: all of it stands, or its first `inserted` entries do and something stopped it there. */
 export type BatchOutcome =
@@ -83,17 +84,33 @@ export async function whichLost<Entry extends EncodedEntry>(
 
 /**
  * The newest position that a majority has; 0 when the log is empty. Where another process is known to have written at
- * `atLeast`, waits a moment for a majority to have that too; it may also be gone with a deposed primary.
+ * `atLeast`, waits a moment for a majority to have that too; it may also be gone with a deposed primary. Throws LogDamaged
+ * when there is no entry before the newest.
  */
-export async function readTail(events: Collection<StoredEvent>, atLeast: number): Promise<number> {
+export async function readTail(events: Collection<StoredEvent>, atLeast: number, session: ClientSession): Promise<number> {
   for (let tries = 1; ; tries++) {
-    const newest = await events
-      .find({}, { ...AT_MAJORITY, projection: { _id: 1 } })
+    const [newest, before] = await events
+      .find({ _id: { $lte: MAX_POSITION } }, { ...AT_MAJORITY, session, projection: { _id: 1 } })
       .sort({ _id: -1 })
-      .limit(1)
-      .next();
+      .limit(2)
+      .toArray();
     const tail = newest ? Number(newest._id) : 0;
+    if (tail !== (before ? Number(before._id) + 1 : Math.min(tail, 1))) throw new LogDamaged(tail - 1, "there is no entry");
     if (tail >= atLeast || tries === 10) return tail;
     await pause(tries);
   }
+}
+
+/**
+ * Whether entries stand at these positions, which a write in this session has shown or been told to be durable. A read in
+ * it sees no less, also of a new primary: what is missing has been taken away.
+ */
+export async function stillStand(
+  events: Collection<StoredEvent>,
+  positions: ReadonlySet<number>,
+  session: ClientSession,
+): Promise<boolean> {
+  const ids = Array.from(positions, (position) => Long.fromNumber(position));
+  const found = await events.find({ _id: { $in: ids } }, { ...AT_MAJORITY, session, projection: { _id: 1 } }).toArray();
+  return found.length === ids.length;
 }
