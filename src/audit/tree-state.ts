@@ -18,6 +18,8 @@ export type TreeState = {
 
 /** For how long an entry may wait to be signed. Usually it is half a second. */
 const SIGNED_WITHIN_MS = 10_000;
+/** In how many of the entries that wait a gap is looked for; beyond them VerifyLog finds it. */
+const MOST_COUNTED = 10_000;
 /** How long a look may take. */
 const ROUND_TRIP_MS = 5000;
 
@@ -42,6 +44,9 @@ export async function readTreeState(db: Db, checkpoints: Pick<CheckpointStore, "
     if (head === signed) return undefined;
     const next = await events.findOne({ _id: Long.fromNumber(signed + 1) }, { projection: { at: 1 }, maxTimeMS: ROUND_TRIP_MS });
     if (!next) return `the log is damaged at position ${signed + 1}: there is no entry`;
+    const waiting = { _id: { $gt: Long.fromNumber(signed), $lte: Long.fromNumber(head) } };
+    const counted = await events.countDocuments(waiting, { limit: MOST_COUNTED, maxTimeMS: ROUND_TRIP_MS });
+    if (counted < Math.min(MOST_COUNTED, head - signed)) return `the log has a gap between positions ${signed + 1} and ${head}`;
     const waitedMs = clock().getTime() - next.at.getTime();
     // Not so of what is no time at all.
     if (waitedMs <= SIGNED_WITHIN_MS) return undefined;

@@ -2,7 +2,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { ClientSession, Collection, Db, MongoClient } from "mongodb";
 import type { Logger } from "pino";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
-import { type BatchOutcome, insertBatch, readTail, stillStand, whichLost, whichStand } from "./batch.ts";
+import { type BatchOutcome, insertBatch, isWhole, readTail, whichLost, whichStand } from "./batch.ts";
 import { createGathering } from "./gathering.ts";
 import { type EncodedEntry, EVENTS_COLLECTION, MAX_BODY_BYTES, type RecordedEntry, type StoredEvent, toStored } from "./log-entry.ts";
 import { LogDamaged } from "./reader.ts";
@@ -87,7 +87,7 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
   let tail: number | undefined;
   /** The newest position that this process knows to be durable. */
   let durable = 0;
-  /** The newest position that it has seen when it last looked, and when that was. */
+  /** Where the log ended when it last looked, and when that was. */
   let seen = 0;
   let seenAt = Number.NEGATIVE_INFINITY;
   let damage: LogDamaged | undefined;
@@ -183,6 +183,8 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       const found = await readTail(events, lostAt, session);
       if (found < durable) throw takenAway(durable);
       durable = found;
+      seen = found;
+      seenAt = performance.now();
       return found;
     } catch (error) {
       await noteFault(error, "the tail of the log cannot be read");
@@ -190,11 +192,10 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
     }
   }
 
-  /** Looks whether what this process saw when it last looked, and what has become the end since, are still there. */
+  /** Looks whether the end of the log is still there, and all that has come to it since the last look. */
   async function lookAt(end: number): Promise<void> {
-    const positions = new Set([seen, end].filter((position) => position > 0));
     try {
-      if (!(await stillStand(events, positions, session))) throw takenAway(end);
+      if (!(await isWhole(events, Math.max(1, seen), end, session))) throw takenAway(end);
       seen = end;
       seenAt = performance.now();
     } catch (error) {

@@ -1,5 +1,5 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { type ClientSession, type Collection, type Db, Long, MongoBulkWriteError } from "mongodb";
+import { type ClientSession, type Collection, type Db, type Filter, Long, MongoBulkWriteError } from "mongodb";
 import { ROUND_TRIP_MS } from "./log-client.ts";
 import { type EncodedEntry, MAX_POSITION, type StoredEvent, WRITERS_COLLECTION } from "./log-entry.ts";
 import { LogDamaged } from "./reader.ts";
@@ -102,15 +102,10 @@ export async function readTail(events: Collection<StoredEvent>, atLeast: number,
 }
 
 /**
- * Whether entries stand at these positions, which a write in this session has shown or been told to be durable. A read in
- * it sees no less, also of a new primary: what is missing has been taken away.
+ * Whether every position of a range has its entry; writes of this session have been told to be durable up to its end. A read
+ * in it sees no less, also of a new primary: what is missing has been taken away.
  */
-export async function stillStand(
-  events: Collection<StoredEvent>,
-  positions: ReadonlySet<number>,
-  session: ClientSession,
-): Promise<boolean> {
-  const ids = Array.from(positions, (position) => Long.fromNumber(position));
-  const found = await events.find({ _id: { $in: ids } }, { ...AT_MAJORITY, session, projection: { _id: 1 } }).toArray();
-  return found.length === ids.length;
+export async function isWhole(events: Collection<StoredEvent>, from: number, to: number, session: ClientSession): Promise<boolean> {
+  const range: Filter<StoredEvent> = { _id: { $gte: Long.fromNumber(from), $lte: Long.fromNumber(to) } };
+  return (await events.countDocuments(range, { ...AT_MAJORITY, session })) === Math.max(0, to - from + 1);
 }

@@ -6,6 +6,7 @@ import { hashLeaf, verifyConsistency, verifyInclusion } from "../../src/audit/me
 import { parseVerifierKey } from "../../src/audit/signed-note.ts";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService, type VerifyLogResponse } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
+import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
@@ -77,6 +78,53 @@ describe("AuditService", () => {
       done: true,
       difference: { position: 2n, toPosition: 2n, problem: "its entry is not the one that was recorded" },
     });
+  });
+
+  it("verifies what comes after the newest checkpoint, and tells when nothing is signed any more", async () => {
+    await using app = await startTestApp();
+    const audit = app.client(AuditService, "grpc", AUDITOR);
+    await submit(app, "one", "two", "three");
+    await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(3n));
+    expect(await audit.getCheckpoint({})).toMatchObject({ logPosition: 3n, treeProblem: "" });
+
+    const events = app.database.db(app.databaseName).collection("events");
+    await events.insertOne({ _id: Long.fromNumber(1_000_000), stream: "zz", version: 1 } as Document);
+    await eventually(async () => expect((await audit.getCheckpoint({})).treeProblem).toContain("damaged at position 4"));
+    expect(await lastOf(audit.verifyLog({}))).toMatchObject({
+      ...{ checked: 3n, total: 3n, done: true, unsignedEntries: 999_997n },
+      difference: { position: 4n, toPosition: 4n, problem: "there is no entry" },
+      treeProblem: expect.stringContaining("damaged at position 4"),
+    });
+    await submit(app, "four");
+    expect(await lastOf(audit.verifyLog({}))).toMatchObject({ difference: { position: 5n } });
+    expect(await (await fetch(`${app.http}/readyz`)).json()).toEqual({
+      ready: true,
+      checks: { mongodb: "ok", log: "ok", audit_tree: "failed" },
+    });
+
+    await events.deleteOne({ _id: Long.fromNumber(1_000_000) } as Document);
+    await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(4n));
+    expect(await lastOf(audit.verifyLog({}))).toMatchObject({ total: 4n, done: true, unsignedEntries: 0n, treeProblem: "" });
+    expect(await (await fetch(`${app.http}/readyz`)).json()).toEqual({
+      ready: true,
+      checks: { mongodb: "ok", log: "ok", audit_tree: "ok" },
+    });
+  });
+
+  it.each([Number.NaN, Number.POSITIVE_INFINITY])("finds a document whose _id is %d, and calls go on being answered", async (_id) => {
+    await using app = await startTestApp();
+    const audit = app.client(AuditService, "grpc", AUDITOR);
+    await submit(app, "one");
+    await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(1n));
+    await app.database
+      .db(app.databaseName)
+      .collection("events")
+      .insertOne({ _id, stream: "zz", version: 1 } as Document);
+    const problem = `a document whose _id is no position of the log: ${_id}`;
+    expect(await lastOf(audit.verifyLog({}))).toMatchObject({ done: true, difference: { position: 0n, problem } });
+    await submit(app, "two");
+    const operations = app.client(OperationsService, "grpc", { role: Role.OPERATOR, subject: "operator-1" });
+    expect(await operations.listProjections({})).toMatchObject({ logPosition: 2n });
   });
 });
 
