@@ -46,6 +46,16 @@ export function createAuditTreeHandlers(options: AuditTreeOptions): AuditTreeHan
     return { size: BigInt(size), root, signed, signedAt: timestampFromDate(signedAt), verifierKeys: await register.all() };
   }
 
+  async function newestCheckpoint(): Promise<SignedCheckpoint> {
+    const newest = await audit.checkpoint();
+    if (newest) return newest;
+    const { problem } = await readTreeState(db, checkpoints, now);
+    throw new Refusal(
+      "NOT_COVERED",
+      problem ? `no checkpoint has been signed: ${problem}` : "no checkpoint has been signed yet: try again",
+    );
+  }
+
   /** The newest checkpoint, as soon as it covers so many entries. */
   async function covering(size: number, signal: AbortSignal): Promise<SignedCheckpoint> {
     const until = performance.now() + COVER_WITHIN_MS;
@@ -64,8 +74,7 @@ export function createAuditTreeHandlers(options: AuditTreeOptions): AuditTreeHan
 
   return {
     async getCheckpoint() {
-      const newest = await audit.checkpoint();
-      if (!newest) throw new Refusal("NOT_COVERED", "no checkpoint has been signed yet: try again");
+      const newest = await newestCheckpoint();
       const { head, problem } = await readTreeState(db, checkpoints, now);
       return { checkpoint: await present(newest), logPosition: BigInt(head), treeProblem: problem ?? "" };
     },
@@ -99,8 +108,7 @@ export function createAuditTreeHandlers(options: AuditTreeOptions): AuditTreeHan
     },
 
     async *verifyLog(_request, call) {
-      const newest = await audit.checkpoint();
-      if (!newest) throw new Refusal("NOT_COVERED", "no checkpoint has been signed yet: try again");
+      const newest = await newestCheckpoint();
       const total = BigInt(newest.size);
       const stray = await findStray(db);
       if (stray !== undefined) {

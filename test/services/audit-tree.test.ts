@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Binary, type Document, Long } from "mongodb";
 import { describe, expect, it } from "vitest";
@@ -109,6 +110,21 @@ describe("AuditService", () => {
       ready: true,
       checks: { mongodb: "ok", log: "ok", audit_tree: "ok" },
     });
+  });
+
+  it("finds a log rolled back under a running process, which then records nothing more", async () => {
+    await using app = await startTestApp();
+    const audit = app.client(AuditService, "grpc", AUDITOR);
+    await submit(app, "one", "two", "three");
+    await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(3n));
+    const events = app.database.db(app.databaseName).collection("events");
+    await events.deleteOne({ _id: Long.fromNumber(3) } as Document);
+    // Until the end that the process saw last is not relied on any more.
+    await eventually(async () => await expect(submit(app, randomUUID())).rejects.toThrow());
+    await expect(submit(app, "five")).rejects.toThrow();
+    expect(await lastOf(audit.verifyLog({}))).toMatchObject({ done: true, difference: { position: 3n, problem: "there is no entry" } });
+    const response = await fetch(`${app.http}/readyz`);
+    expect([response.status, await response.json()]).toMatchObject([503, { ready: false, checks: { mongodb: "ok", log: "failed" } }]);
   });
 
   it.each([Number.NaN, Number.POSITIVE_INFINITY])("finds a document whose _id is %d, and calls go on being answered", async (_id) => {
