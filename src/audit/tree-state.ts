@@ -47,8 +47,9 @@ export async function readTreeState(db: Db, checkpoints: Pick<CheckpointStore, "
     const waiting = { _id: { $gt: Long.fromNumber(signed), $lte: Long.fromNumber(head) } };
     const counted = await events.countDocuments(waiting, { limit: MOST_COUNTED, maxTimeMS: ROUND_TRIP_MS });
     if (counted < Math.min(MOST_COUNTED, head - signed)) return `the log has a gap between positions ${signed + 1} and ${head}`;
+    // Whoever changes the database need not write a time.
+    if (!(next.at instanceof Date)) return `the log is damaged at position ${signed + 1}: its entry has no time`;
     const waitedMs = clock().getTime() - next.at.getTime();
-    // Not so of what is no time at all.
     if (waitedMs <= SIGNED_WITHIN_MS) return undefined;
     const entries = `the entries at positions ${signed + 1} to ${head}`;
     return `${entries} are not signed; the first of them waits for ${Math.round(waitedMs / 1000)} s, and the tree has come to ${covered}`;

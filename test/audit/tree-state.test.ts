@@ -36,6 +36,8 @@ describe("the state of the log's tree", () => {
     await appendEntries(log, 3);
     const events = log.db.collection<{ _id: Long }>("events");
     const problem = async () => (await readTreeState(log.db, parts.checkpoints, now)).problem;
+    await log.db.collection<{ _id: Long }>("events").updateOne({ _id: Long.fromNumber(21) }, { $unset: { at: true } });
+    expect(await problem()).toBe("the log is damaged at position 21: its entry has no time");
     await events.deleteOne({ _id: Long.fromNumber(22) });
     expect(await problem()).toBe("the log has a gap between positions 21 and 23");
     await events.deleteOne({ _id: Long.fromNumber(21) });

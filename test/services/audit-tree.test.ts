@@ -112,6 +112,19 @@ describe("AuditService", () => {
     });
   });
 
+  it("finds a document that is no entry, put where the next entry would come", async () => {
+    await using app = await startTestApp();
+    const audit = app.client(AuditService, "grpc", AUDITOR);
+    await submit(app, "one", "two", "three");
+    await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(3n));
+    const events = app.database.db(app.databaseName).collection("events");
+    await events.insertOne({ _id: Long.fromNumber(4), stream: "zz" } as Document);
+    const wrong = { position: 4n, toPosition: 4n, problem: expect.stringContaining("not of the type") };
+    expect(await lastOf(audit.verifyLog({}))).toMatchObject({ done: true, difference: wrong });
+    await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(4n));
+    expect(await lastOf(audit.verifyLog({}))).toMatchObject({ done: true, difference: wrong });
+  });
+
   it("finds a log rolled back under a running process, which then records nothing more", async () => {
     await using app = await startTestApp();
     const audit = app.client(AuditService, "grpc", AUDITOR);
