@@ -23,6 +23,7 @@ import { createCheckpointStore } from "./audit/checkpoint-store.ts";
 import { createKeyRegister } from "./audit/key-register.ts";
 import { createTileStore } from "./audit/tile-store.ts";
 import { AUDIT_TREE, createTreeKeeper } from "./audit/tree-keeper.ts";
+import { readTreeState } from "./audit/tree-state.ts";
 import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { evolvePerson, personStream } from "./domain/person.ts";
@@ -253,7 +254,19 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     maxDeadlineMs: config.maxDeadlineMs,
     stopping: stopping.signal,
   });
-  const readiness = createReadiness({ mongodb: () => db.command({ ping: 1 }) }, logger);
+  const readiness = createReadiness(
+    {
+      mongodb: () => db.command({ ping: 1 }),
+      log: async () => appender.check(),
+    },
+    logger,
+    {
+      [AUDIT_TREE]: async () => {
+        const { problem } = await readTreeState(db, checkpoints, now);
+        if (problem !== undefined) throw new Error(problem);
+      },
+    },
+  );
   const jwks = async () => ({ keys: [...(await signing.jwks()).keys, ...(development?.jwks.keys ?? [])] });
 
   // A process that answers no calls still tells how it is.

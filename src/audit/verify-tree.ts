@@ -16,7 +16,7 @@ export type TreeSource = {
 export type Leaves = {
   /** As many as there are before the first that cannot be had. */
   readonly hashes: readonly Uint8Array[];
-  /** What is wrong with the first entry that has something wrong beside its body, and its place among these. */
+  /** What is wrong with the first entry that has something wrong beside its body, or what stands before it, and its place among these. */
   readonly problem?: { readonly place: number; readonly what: string };
 };
 
@@ -108,6 +108,38 @@ export async function* verifyTree(
   return { position: agreed + 1, to: denied ?? size, what: "the entries and the tiles are not those that were signed" };
 }
 
+export type VerifyRestOptions = {
+  /** How many entries have been verified against what was signed. */
+  readonly after: number;
+  /** The newest position of the log. */
+  readonly to: number;
+  /** How many entries the tiles are known to cover; there are so many at least. */
+  readonly covered: number;
+  readonly signal?: AbortSignal;
+};
+
+/**
+ * Holds the entries that nothing signed covers yet against those tiles that there are, each against its own fields, and finds
+ * gaps; tells how far it is, and returns the first difference, if there is one.
+ */
+export async function* verifyRest(
+  source: TreeSource,
+  { after, to, covered, signal }: VerifyRestOptions,
+): AsyncGenerator<VerifyProgress, Difference | undefined, undefined> {
+  const total = Math.max(to, covered);
+  for (let index = Math.floor(after / TILE_WIDTH); index * TILE_WIDTH < total; index++) {
+    signal?.throwIfAborted();
+    const first = index * TILE_WIDTH;
+    const width = Math.min(TILE_WIDTH, total - first);
+    const [tile, leaves] = await Promise.all([source.tile(0, index, width), source.leaves(index, width)]);
+    // The tiles may be made anew just now: what they lack is no fault of the log.
+    const found = firstWrong(first, { from: Math.max(0, after - first), to: width }, leaves, tile && hashesOf(tile));
+    if (found) return found;
+    yield { checked: first + width, total };
+  }
+  return undefined;
+}
+
 function firstOf(one: Difference | undefined, other: Difference | undefined): Difference | undefined {
   return one && other ? (one.position <= other.position ? one : other) : (one ?? other);
 }
@@ -126,23 +158,33 @@ async function differingTile(source: TreeSource, tiles: readonly Tile[], size: n
   return undefined;
 }
 
-function compare(
+function compare(first: number, width: number, leaves: Leaves, tile: readonly Uint8Array[] | undefined): Difference | undefined {
+  const wrong = firstWrong(first, { from: 0, to: width }, leaves, tile);
+  if (wrong) return wrong;
+  const covered = Math.min(width, tile?.length ?? 0);
+  if (covered === width) return undefined;
+  return exactly(first + covered + 1, covered === 0 ? "its hash tile is missing, or is none" : "its hash is missing in the tiles");
+}
+
+function firstWrong(
   first: number,
-  width: number,
+  { from, to }: { readonly from: number; readonly to: number },
   { hashes, problem }: Leaves,
   tile: readonly Uint8Array[] | undefined,
 ): Difference | undefined {
-  const at = (place: number, what: string): Difference => ({ position: first + place + 1, to: first + place + 1, what });
-  for (let place = 0; place < width; place++) {
+  const at = (place: number, what: string) => exactly(first + place + 1, what);
+  for (let place = from; place < to; place++) {
     const leaf = hashes[place];
     const signed = tile?.[place];
-    if (!leaf) return at(place, "there is no entry");
+    if (!leaf) return at(place, problem?.place === place ? problem.what : "there is no entry");
     if (signed && !sameHash(leaf, signed)) return at(place, "its entry is not the one that was recorded");
     if (problem?.place === place) return at(place, problem.what);
   }
-  const covered = Math.min(width, tile?.length ?? 0);
-  if (covered === width) return undefined;
-  return at(covered, covered === 0 ? "its hash tile is missing, or is none" : "its hash is missing in the tiles");
+  return undefined;
+}
+
+function exactly(position: number, what: string): Difference {
+  return { position, to: position, what };
 }
 
 type TilePlace = { readonly level: number; readonly index: number; readonly width: number };

@@ -44,8 +44,20 @@ async function verifyPublished(command: Command, options: VerifyOptions): Promis
   const before = [remembered, known].filter((one) => one !== undefined).toSorted((a, b) => a.size - b.size);
   const broken = before.map((one) => brokenPromise(one, checkpoint)).find((one) => one !== undefined);
   const difference = broken ?? (await verifyEntries());
-  report(command, options, checkpoint.size, difference);
+  const isOwn = options.url === undefined && options.dir === undefined;
+  const treeProblem = difference || !isOwn ? "" : await askForTreeProblem();
+  report(command, options, { size: checkpoint.size, difference, treeProblem });
+  if (!difference && !isOwn && !options.json) command.configureOutput().writeOut?.(REACH);
   if (!difference && options.remember !== undefined) await writeFile(options.remember, signed);
+
+  /** What was signed may be right and old: only the instance can tell that more has come. */
+  async function askForTreeProblem(): Promise<string> {
+    let problem = "";
+    await withAuditService(command, options.token, async (audit) => {
+      problem = (await audit.getCheckpoint({})).treeProblem;
+    });
+    return problem;
+  }
 
   async function verifyEntries(): Promise<Difference | undefined> {
     const verifying = verifyTree(log, { head: checkpoint, earlier: before });
@@ -80,31 +92,44 @@ async function verifyInDatabase(command: Command, options: VerifyOptions): Promi
     });
   const progress = createProgress();
   await withAuditService(command, options.token, async (audit) => {
-    for await (const { checked, total, difference, done } of audit.verifyLog({})) {
+    for await (const { checked, total, difference, treeProblem, done } of audit.verifyLog({})) {
       if (!done) {
         progress.show(Number(checked), Number(total));
         continue;
       }
       progress.clear();
       const found = difference && { position: Number(difference.position), to: Number(difference.toPosition), what: difference.problem };
-      report(command, options, Number(total), found);
+      report(command, options, { size: Number(total), difference: found, treeProblem });
     }
   });
 }
 
-function report(command: Command, { json }: VerifyOptions, size: number, difference: Difference | undefined): void {
+type Verified = {
+  /** How many entries the checkpoint covers. */
+  readonly size: number;
+  readonly difference: Difference | undefined;
+  /** Why what came after them is not signed; empty if it is, or nobody could be asked. */
+  readonly treeProblem: string;
+};
+
+const REACH = "that is how far the newest checkpoint reaches; whether the log has gone on since, only its instance can tell\n";
+
+function report(command: Command, { json }: VerifyOptions, { size, difference, treeProblem }: Verified): void {
   const write = (text: string) => command.configureOutput().writeOut?.(text);
-  if (difference) process.exitCode = EXIT.failed;
+  if (difference || treeProblem) process.exitCode = EXIT.failed;
   if (json) {
-    write(`${JSON.stringify({ size, ...(difference && { difference }) })}\n`);
-  } else if (difference) {
+    write(`${JSON.stringify({ size, ...(difference && { difference }), ...(treeProblem && { treeProblem }) })}\n`);
+    return;
+  }
+  if (difference) {
     const { position, to, what } = difference;
     const where =
       position === 0 ? "" : position === to ? `first wrong position ${position}: ` : `first wrong position in ${position} to ${to}: `;
-    write(`THE LOG IS NOT WHAT WAS SIGNED. ${where}${what}\n`);
+    write(`${position > size ? "THE LOG IS DAMAGED AFTER WHAT WAS SIGNED" : "THE LOG IS NOT WHAT WAS SIGNED"}. ${where}${what}\n`);
   } else {
     write(`verified: ${size} entries are what was signed\n`);
   }
+  if (treeProblem) write(`WHAT CAME AFTER THEM IS NOT SIGNED: ${treeProblem}\n`);
 }
 
 /** The checkpoint in the file; undefined when there is none yet. It may be signed with a key that has been retired since. */

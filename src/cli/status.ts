@@ -2,10 +2,10 @@ import type { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance, type InstanceAddresses } from "./instance.ts";
-import { isReady } from "./instance-ready.ts";
+import { askReadiness, type InstanceReadiness } from "./instance-ready.ts";
 
 /** What `status` tells; with --json, exactly these fields. */
-type Status = Partial<InstanceAddresses> & { readonly pid: number; readonly ready: boolean };
+type Status = Partial<InstanceAddresses> & { readonly pid: number } & InstanceReadiness;
 
 /** Registers `status`: where the running instance is reached, and whether it can do its work. */
 export function registerStatus(program: Command): void {
@@ -14,7 +14,7 @@ export function registerStatus(program: Command): void {
     .description(
       `show the running instance of DATA_DIR; exit code ${EXIT.failed} when it is not ready, ${EXIT.notRunning} when there is none`,
     )
-    .option("--json", "for programs: grpc, http, mongodb, nats, pid, ready");
+    .option("--json", "for programs: grpc, http, mongodb, nats, pid, ready, failing");
   command.action(async ({ json }: { json?: true }) => {
     const { dataDir, cliTls } = loadConfig();
     const instance = await findInstance(dataDir);
@@ -23,15 +23,16 @@ export function registerStatus(program: Command): void {
     const status: Status = {
       ...addresses,
       pid,
-      ready: addresses !== undefined && (await isReady({ addresses, serverNames, tlsFiles: cliTls })),
+      ...(addresses ? await askReadiness({ addresses, serverNames, tlsFiles: cliTls }) : { ready: false, failing: [] }),
     };
     command.configureOutput().writeOut?.(json ? `${JSON.stringify(status)}\n` : table(status));
     if (!status.ready) process.exitCode = EXIT.failed;
   });
 }
 
-function table(status: Status): string {
-  return Object.entries(status)
-    .map(([name, value]) => `${name.padEnd(8)} ${name === "ready" ? (value ? "yes" : "no") : value}\n`)
+function table({ ready, failing, ...rest }: Status): string {
+  const rows = { ...rest, ready: ready ? "yes" : "no", ...(failing.length > 0 && { failing: failing.join(", ") }) };
+  return Object.entries(rows)
+    .map(([name, value]) => `${name.padEnd(8)} ${value}\n`)
     .join("");
 }

@@ -6,7 +6,7 @@ export type ReadinessChecks = { readonly [name: string]: (signal: AbortSignal) =
 /** Whether the server can do its work at this moment. */
 export type ReadinessReport = {
   readonly ready: boolean;
-  /** "ok", "failed" or "no answer", by the checks' names. */
+  /** "ok", "failed" or "no answer", by the checks' names; also of what the server can do its work without. */
   readonly checks: { readonly [name: string]: string };
 };
 
@@ -18,21 +18,27 @@ export type Readiness = {
 
 const CHECK_TIMEOUT_MS = 1_000;
 
-/** Readiness by these checks. Each change is logged once, with its cause. */
-export function createReadiness(checks: ReadinessChecks, logger: Logger): Readiness {
+/** Readiness by these checks. Each change is logged once, with its cause. Of what is only `watched`, a failure is told and does no more. */
+export function createReadiness(checks: ReadinessChecks, logger: Logger, watched: ReadinessChecks = {}): Readiness {
   let running: Promise<ReadinessReport> | undefined;
   let wasReady = true;
+  const failing = new Set<string>();
 
   async function run(): Promise<ReadinessReport> {
     const failures: unknown[] = [];
     const results = await Promise.all(
-      Object.entries(checks).map(async ([name, check]) => {
+      Object.entries({ ...watched, ...checks }).map(async ([name, check]) => {
         const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS);
         try {
           await Promise.race([check(signal), rejectAt(signal)]);
+          if (failing.delete(name)) logger.info({ check: name }, "in order again");
           return [name, "ok"] as const;
         } catch (error) {
-          failures.push(error);
+          if (Object.hasOwn(checks, name)) failures.push(error);
+          else if (!failing.has(name)) {
+            failing.add(name);
+            logger.warn({ check: name, err: error }, "not in order, though calls are served");
+          }
           return [name, signal.aborted ? "no answer" : "failed"] as const;
         }
       }),

@@ -1,8 +1,9 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { ClientSession, Collection, Db, MongoClient } from "mongodb";
 import type { Logger } from "pino";
+import { LogDamaged } from "../domain/log-damaged.ts";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
-import { type BatchOutcome, insertBatch, readTail, whichLost, whichStand } from "./batch.ts";
+import { type BatchOutcome, insertBatch, isWhole, readTail, whichLost, whichStand } from "./batch.ts";
 import { createGathering } from "./gathering.ts";
 import { type EncodedEntry, EVENTS_COLLECTION, MAX_BODY_BYTES, type RecordedEntry, type StoredEvent, toStored } from "./log-entry.ts";
 
@@ -32,9 +33,13 @@ export type Appender = {
    * Appends an entry and resolves to its position once it is durable on a majority.
    * Rejects with StreamConflict; with a Refusal PAYLOAD_TOO_LARGE or OVERLOADED (nothing recorded); with Unavailable when
    * the entry was not recorded within `patienceMs` (whether it may be yet is then said in the message); with the signal's
-   * reason when that fires while the entry waits. An entry on its way is not taken back by the signal.
+   * reason when that fires while the entry waits. An entry on its way is not taken back by the signal. With LogDamaged, from
+   * then on always, when entries have been taken away that were at the log's end: what this process remembers of the log is
+   * not so any more, and what it would append might stand behind a gap.
    */
   append(entry: EncodedEntry, signal?: AbortSignal): Promise<number>;
+  /** Throws LogDamaged when that is why nothing is appended any more. */
+  check(): void;
   /** Calls back with what this process has appended, batch by batch; returns the function that ends it. */
   onAppended(listener: AppendListener): () => void;
   /** Refuses further entries, and resolves when those accepted have been answered, after `patienceMs` and a round trip at the latest. */
@@ -55,6 +60,8 @@ const MAX_BATCH_ENTRIES = 512;
 const MAX_BATCH_BYTES = 8 * 1024 * 1024;
 const RETRY_PAUSE_MS = 50;
 const PATIENCE_CHECK_MS = 250;
+/** How often a process that appends looks whether the end of the log is where it remembers it: a round trip, of hundreds. */
+const LOOK_EVERY_MS = 250;
 /** How long after a lost race a process takes others to be writing too. */
 const CONTENTION_MS = 1000;
 /** The longest that a winner waits for the loser; a batch's time says nothing after an outage. */
@@ -78,6 +85,12 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
   let inFlight: readonly Waiting[] = [];
   let queuedBytes = 0;
   let tail: number | undefined;
+  /** The newest position that this process knows to be durable. */
+  let durable = 0;
+  /** Where the log ended when it last looked, and when that was. */
+  let seen = 0;
+  let seenAt = Number.NEGATIVE_INFINITY;
+  let damage: LogDamaged | undefined;
   let pumping: Promise<void> | undefined;
   let closed = false;
   /** Where this process last lost a race, and when. */
@@ -94,6 +107,7 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
         }),
       );
     }
+    if (damage) return Promise.reject(damage);
     if (closed) return Promise.reject(new Unavailable("this process is stopping; nothing was recorded"));
     if (queue.length >= options.maxQueuedEntries || queuedBytes + entry.body.length > options.maxQueuedBytes) {
       return Promise.reject(new Refusal("OVERLOADED", "too many commands are waiting to be recorded; nothing was recorded of this one"));
@@ -136,8 +150,16 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       // Entries that arrive in the same turn share the first batch.
       await Promise.resolve();
       while (queue.length > 0) {
+        if (damage) {
+          refuseAll(damage);
+          break;
+        }
         if (tail === undefined) {
           tail = await findTail();
+          continue;
+        }
+        if (performance.now() - seenAt > LOOK_EVERY_MS) {
+          await lookAt(tail);
           continue;
         }
         await gathering.untilUsual(() => queue.length, Math.min(batchMs / 2, MAX_GATHER_MS));
@@ -158,13 +180,44 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
 
   async function findTail(): Promise<number | undefined> {
     try {
-      return await readTail(events, lostAt);
+      const found = await readTail(events, lostAt, session);
+      if (found < durable) throw takenAway(durable);
+      durable = found;
+      seen = found;
+      seenAt = performance.now();
+      return found;
     } catch (error) {
-      logger.warn({ err: error }, "the tail of the log cannot be read");
-      lastFault = error;
-      await pause(RETRY_PAUSE_MS);
+      await noteFault(error, "the tail of the log cannot be read");
       return undefined;
     }
+  }
+
+  /** Looks whether the end of the log is still there, and all that has come to it since the last look. */
+  async function lookAt(end: number): Promise<void> {
+    try {
+      if (!(await isWhole(events, Math.max(1, seen), end, session))) throw takenAway(end);
+      seen = end;
+      seenAt = performance.now();
+    } catch (error) {
+      await noteFault(error, "whether the log ends where it did cannot be read");
+    }
+  }
+
+  async function noteFault(error: unknown, what: string): Promise<void> {
+    if (error instanceof LogDamaged) {
+      damage = error;
+      logger.error({ err: error }, "THE LOG HAS BEEN CHANGED: this process records nothing any more; restart it once the log is in order");
+      return;
+    }
+    logger.warn({ err: error }, what);
+    lastFault = error;
+    await pause(RETRY_PAUSE_MS);
+  }
+
+  function refuseAll(error: LogDamaged): void {
+    for (const waiting of queue) refuse(waiting, error);
+    queue = [];
+    queuedBytes = 0;
   }
 
   function takeBatch(): Waiting[] {
@@ -285,6 +338,7 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
   function acknowledge(stood: readonly Waiting[], first: number): void {
     if (stood.length === 0) return;
     tail = first + stood.length - 1;
+    durable = tail;
     stood.forEach((waiting, index) => {
       if (waiting.answered) return;
       waiting.answered = true;
@@ -303,6 +357,9 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
 
   return {
     append,
+    check() {
+      if (damage) throw damage;
+    },
     onAppended(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -313,4 +370,11 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       await session.endSession();
     },
   };
+}
+
+function takenAway(position: number): LogDamaged {
+  return new LogDamaged(
+    position,
+    "its entry, or one before it that was recorded, is gone; nothing more is recorded until Ordertrail is restarted",
+  );
 }

@@ -1,7 +1,8 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { type ClientSession, type Collection, type Db, MongoBulkWriteError } from "mongodb";
+import { type ClientSession, type Collection, type Db, type Filter, Long, MongoBulkWriteError } from "mongodb";
+import { LogDamaged } from "../domain/log-damaged.ts";
 import { ROUND_TRIP_MS } from "./log-client.ts";
-import { type EncodedEntry, type StoredEvent, WRITERS_COLLECTION } from "./log-entry.ts";
+import { type EncodedEntry, MAX_POSITION, type StoredEvent, WRITERS_COLLECTION } from "./log-entry.ts";
 
 /** What became of a batch: all of it stands, or its first `inserted` entries do and something stopped it there. */
 export type BatchOutcome =
@@ -83,17 +84,28 @@ export async function whichLost<Entry extends EncodedEntry>(
 
 /**
  * The newest position that a majority has; 0 when the log is empty. Where another process is known to have written at
- * `atLeast`, waits a moment for a majority to have that too; it may also be gone with a deposed primary.
+ * `atLeast`, waits a moment for a majority to have that too; it may also be gone with a deposed primary. Throws LogDamaged
+ * when there is no entry before the newest.
  */
-export async function readTail(events: Collection<StoredEvent>, atLeast: number): Promise<number> {
+export async function readTail(events: Collection<StoredEvent>, atLeast: number, session: ClientSession): Promise<number> {
   for (let tries = 1; ; tries++) {
-    const newest = await events
-      .find({}, { ...AT_MAJORITY, projection: { _id: 1 } })
+    const [newest, before] = await events
+      .find({ _id: { $lte: MAX_POSITION } }, { ...AT_MAJORITY, session, projection: { _id: 1 } })
       .sort({ _id: -1 })
-      .limit(1)
-      .next();
+      .limit(2)
+      .toArray();
     const tail = newest ? Number(newest._id) : 0;
+    if (tail !== (before ? Number(before._id) + 1 : Math.min(tail, 1))) throw new LogDamaged(tail - 1, "there is no entry");
     if (tail >= atLeast || tries === 10) return tail;
     await pause(tries);
   }
+}
+
+/**
+ * Whether every position of a range has its entry; writes of this session have been told to be durable up to its end. A read
+ * in it sees no less, also of a new primary: what is missing has been taken away.
+ */
+export async function isWhole(events: Collection<StoredEvent>, from: number, to: number, session: ClientSession): Promise<boolean> {
+  const range: Filter<StoredEvent> = { _id: { $gte: Long.fromNumber(from), $lte: Long.fromNumber(to) } };
+  return (await events.countDocuments(range, { ...AT_MAJORITY, session })) === Math.max(0, to - from + 1);
 }

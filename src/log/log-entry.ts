@@ -9,6 +9,9 @@ export const EVENTS_COLLECTION = "events";
 /** Where a process writes after a batch whose outcome is unknown: see `whichStand`. */
 export const WRITERS_COLLECTION = "writers";
 
+/** No position is greater; a document of the collection whose `_id` is, is none of the log's. */
+export const MAX_POSITION = Long.fromNumber(Number.MAX_SAFE_INTEGER);
+
 /** The most bytes that the body of an entry may have; the audit format counts a body's length in 16 bits. */
 export const MAX_BODY_BYTES = 60 * 1024;
 

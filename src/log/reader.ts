@@ -3,7 +3,7 @@ import { LogDamaged } from "../domain/log-damaged.ts";
 import type { LogEntry } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import type { AppendListener } from "./appender.ts";
 import { ROUND_TRIP_MS } from "./log-client.ts";
-import { decodeBody, EVENTS_COLLECTION, type RecordedEntry, type StoredEvent } from "./log-entry.ts";
+import { decodeBody, EVENTS_COLLECTION, MAX_POSITION, type RecordedEntry, type StoredEvent } from "./log-entry.ts";
 import { rememberRecent } from "./recent-entries.ts";
 
 /** Which entries to read. */
@@ -75,11 +75,11 @@ export function createLogReader(db: Db, onAppended?: (listener: AppendListener) 
 
   async function head(session?: ClientSession): Promise<number> {
     const newest = await events
-      .find({}, { ...SOON, ...(session && { session }), projection: { _id: 1 } })
+      .find({ _id: { $lte: MAX_POSITION } }, { ...SOON, ...(session && { session }), projection: { _id: 1 } })
       .sort({ _id: -1 })
       .limit(1)
       .next();
-    return newest ? Number(newest._id) : 0;
+    return newest ? Math.floor(Number(newest._id)) : 0;
   }
 
   async function* read(

@@ -9,7 +9,8 @@ import { parseVerifierKey } from "../audit/signed-note.ts";
 import { findStray, storedLog } from "../audit/stored-log.ts";
 import type { TileStore } from "../audit/tile-store.ts";
 import { consistencyProof, inclusionProof, resolveNodes } from "../audit/tree-proofs.ts";
-import { verifyTree } from "../audit/verify-tree.ts";
+import { readTreeState } from "../audit/tree-state.ts";
+import { type Difference, verifyRest, verifyTree } from "../audit/verify-tree.ts";
 import { LogDamaged } from "../domain/log-damaged.ts";
 import { orderStream } from "../domain/order.ts";
 import { Refusal } from "../domain/refusal.ts";
@@ -25,6 +26,7 @@ export type AuditTreeOptions = {
   readonly tiles: TileStore;
   readonly checkpoints: CheckpointStore;
   readonly register: KeyRegister;
+  readonly now: () => Date;
 };
 
 /** The methods of AuditService that prove the history. */
@@ -38,9 +40,21 @@ const COVER_WITHIN_MS = 3000;
 const LOOK_EVERY_MS = 50;
 
 /** Proofs over the log's tree, and its verification. */
-export function createAuditTreeHandlers({ db, reader, audit, tiles, checkpoints, register }: AuditTreeOptions): AuditTreeHandlers {
+export function createAuditTreeHandlers(options: AuditTreeOptions): AuditTreeHandlers {
+  const { db, reader, audit, tiles, checkpoints, register, now } = options;
+
   async function present({ size, root, signed, signedAt }: SignedCheckpoint) {
     return { size: BigInt(size), root, signed, signedAt: timestampFromDate(signedAt), verifierKeys: await register.all() };
+  }
+
+  async function newestCheckpoint(): Promise<SignedCheckpoint> {
+    const newest = await audit.checkpoint();
+    if (newest) return newest;
+    const { problem } = await readTreeState(db, checkpoints, now);
+    throw new Refusal(
+      "NOT_COVERED",
+      problem ? `no checkpoint has been signed: ${problem}` : "no checkpoint has been signed yet: try again",
+    );
   }
 
   /** The newest checkpoint, as soon as it covers so many entries. */
@@ -62,9 +76,9 @@ export function createAuditTreeHandlers({ db, reader, audit, tiles, checkpoints,
 
   return {
     async getCheckpoint() {
-      const newest = await audit.checkpoint();
-      if (!newest) throw new Refusal("NOT_COVERED", "no checkpoint has been signed yet: try again");
-      return { checkpoint: await present(newest) };
+      const newest = await newestCheckpoint();
+      const { head, problem } = await readTreeState(db, checkpoints, now);
+      return { checkpoint: await present(newest), logPosition: BigInt(head), treeProblem: problem ?? "" };
     },
 
     async getInclusionProof({ entry }, call) {
@@ -100,8 +114,7 @@ export function createAuditTreeHandlers({ db, reader, audit, tiles, checkpoints,
     },
 
     async *verifyLog(_request, call) {
-      const newest = await audit.checkpoint();
-      if (!newest) throw new Refusal("NOT_COVERED", "no checkpoint has been signed yet: try again");
+      const newest = await newestCheckpoint();
       const total = BigInt(newest.size);
       const stray = await findStray(db);
       if (stray !== undefined) {
@@ -115,17 +128,38 @@ export function createAuditTreeHandlers({ db, reader, audit, tiles, checkpoints,
         const { size, root } = openCheckpoint(one.signed, keys);
         if (size <= newest.size) earlier.push({ size, root });
       }
-      const verifying = verifyTree(storedLog(db, tiles), { head: openCheckpoint(newest.signed, keys), earlier, signal: call.signal });
-      for (;;) {
-        const { done, value } = await verifying.next();
-        if (!done) {
-          yield { checked: BigInt(value.checked), total };
-          continue;
+      const source = storedLog(db, tiles);
+      const { signal } = call;
+      const verifying = verifyTree(source, { head: openCheckpoint(newest.signed, keys), earlier, signal });
+      let difference: Difference | undefined;
+      for (let next = await verifying.next(); ; next = await verifying.next()) {
+        if (next.done) {
+          difference = next.value;
+          break;
         }
-        const difference = value && { position: BigInt(value.position), toPosition: BigInt(value.to), problem: value.what };
-        yield { checked: difference ? difference.position - 1n : total, total, done: true, ...(difference && { difference }) };
-        return;
+        yield { checked: BigInt(next.value.checked), total };
       }
+      const { head, covered, problem } = await readTreeState(db, checkpoints, now);
+      if (!difference) {
+        const rest = verifyRest(source, { after: newest.size, to: head, covered, signal });
+        for (let next = await rest.next(); ; next = await rest.next()) {
+          if (next.done) {
+            difference = next.value;
+            break;
+          }
+          yield { checked: total, total };
+        }
+      }
+      yield {
+        checked: difference && difference.position <= newest.size ? BigInt(difference.position) - 1n : total,
+        total,
+        done: true,
+        unsignedEntries: BigInt(Math.max(0, head - newest.size)),
+        treeProblem: problem ?? "",
+        ...(difference && {
+          difference: { position: BigInt(difference.position), toPosition: BigInt(difference.to), problem: difference.what },
+        }),
+      };
     },
   };
 }

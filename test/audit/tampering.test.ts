@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { Binary, type Db, type Document, Long } from "mongodb";
+import { Binary, type Db, type Document, Double, Int32, Long } from "mongodb";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { AuditLog } from "../../src/audit/audit-log.ts";
 import { openCheckpoint, type TreeHead } from "../../src/audit/checkpoint.ts";
@@ -9,7 +9,8 @@ import { hashLeaf } from "../../src/audit/merkle.ts";
 import { findStray, storedLog } from "../../src/audit/stored-log.ts";
 import { leavesOf } from "../../src/audit/tile-source.ts";
 import { TILES_COLLECTION } from "../../src/audit/tile-store.ts";
-import { type Difference, type TreeSource, verifyTree } from "../../src/audit/verify-tree.ts";
+import { type Difference, type TreeSource, verifyRest, verifyTree } from "../../src/audit/verify-tree.ts";
+import { toStored } from "../../src/log/log-entry.ts";
 import { anEntry, type TestLog, testLog } from "../support/log.ts";
 import { type AuditParts, appendEntries, auditParts, keepTree, SIGNER } from "./kept-tree.ts";
 
@@ -34,7 +35,8 @@ beforeAll(async () => {
   head = await parts.covered(SIZE);
   heads = [];
   for await (const { signed } of parts.checkpoints.all()) heads.push(openCheckpoint(signed, [SIGNER.verifier]));
-  events = await log.db.collection("events").find().sort({ _id: 1 }).toArray();
+  // With the types that they have, so that they can be put back as they were.
+  events = await log.db.collection("events").find({}, { promoteValues: false }).sort({ _id: 1 }).toArray();
   tiles = await log.db.collection(TILES_COLLECTION).find().toArray();
 });
 afterAll(() => log[Symbol.asyncDispose]());
@@ -130,9 +132,40 @@ describe("tampering beside the entries is found", () => {
     );
   });
 
+  it("in a field that no entry has, or one that stands twice", async () => {
+    await log.db.collection("events").updateOne({ _id: Long.fromNumber(700) } as Document, { $set: { zzz: "hidden" } });
+    expect(await inDatabase()).toEqual({ position: 700, to: 700, what: "it has fields that no entry has: zzz" });
+
+    const stored = events[699] as Document;
+    class Twice extends Map<string, unknown> {
+      override entries() {
+        return [...super.entries(), ["stream", stored["stream"]] as [string, unknown]].values();
+      }
+    }
+    await log.db.collection("events").deleteOne({ _id: Long.fromNumber(700) } as Document);
+    await log.db.command({ insert: "events", documents: [new Twice(Object.entries(stored))] });
+    expect(await inDatabase()).toEqual({ position: 700, to: 700, what: "it has a field twice" });
+  });
+
+  it.each([
+    ["_id", new Int32(700)],
+    ["_id", new Double(700)],
+    ["version", new Double(1)],
+    ["version", Long.fromNumber(1)],
+    ["at", "2030-01-01"],
+    ["body", new Binary(Buffer.from("x"), 4)],
+  ])("in the type of the field %s", async (field, value) => {
+    const stored = events[699] as Document;
+    const body = field === "body" ? new Binary(bodyAt(700), 4) : stored["body"];
+    await log.db.collection("events").deleteOne({ _id: Long.fromNumber(700) } as Document);
+    await log.db.collection("events").insertOne({ ...stored, [field]: value, body } as Document);
+    const what = `its ${field} in the database is not of the type that the log's format has`;
+    expect(await inDatabase()).toEqual({ position: 700, to: 700, what });
+  });
+
   it("in a document that is at no position of the log", async () => {
     expect(await findStray(log.db)).toBeUndefined();
-    for (const _id of ["text", 0, -4, 0.5]) {
+    for (const _id of ["text", 0, -4, 0.5, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 2 ** 60]) {
       await log.db.collection("events").insertOne({ _id, stream: `stray-${_id}`, version: 1 } as Document);
       expect(await findStray(log.db)).toContain(String(_id));
       await restore();
@@ -159,8 +192,7 @@ describe("tampering beside the entries is found", () => {
   it("when entry and tiles agree with each other: between the checkpoints that were signed before and after it", async () => {
     await fc.assert(
       fc.asyncProperty(position, async (at) => {
-        const { body, ...fields } = anEntry(`edited-${at}`, 1);
-        const edited = { ...fields, body: new Binary(body) };
+        const edited = toStored(anEntry(`edited-${at}`, 1), at) as Document;
         await log.db.collection("events").replaceOne({ _id: Long.fromNumber(at) } as Document, edited);
         await rewriteTiles(SIZE);
         const sizes = heads.map(({ size }) => size);
@@ -194,6 +226,48 @@ describe("tampering beside the entries is found", () => {
   });
 });
 
+describe("tampering with entries that nothing signed covers yet is found, at the first position that is wrong:", () => {
+  const unsigned = fc.integer({ min: 1001, max: SIZE });
+  const rest = async (covered: number, to = SIZE) =>
+    await outcomeOf(verifyRest(storedLog(log.db, parts.tiles), { after: 1000, to, covered }));
+
+  it("none in an untouched log, with or without tiles", async () => {
+    expect(await rest(SIZE)).toBeUndefined();
+    await log.db.collection(TILES_COLLECTION).deleteMany({});
+    expect(await thenRestored(rest(0))).toBeUndefined();
+  });
+
+  it("an entry removed, one edited that has tiles, a field edited", async () => {
+    const entries = log.db.collection("events");
+    await fc.assert(
+      fc.asyncProperty(unsigned, fc.constantFrom("remove", "edit", "field"), async (at, how) => {
+        const filter = { _id: Long.fromNumber(at) } as Document;
+        if (how === "remove") await entries.deleteOne(filter);
+        else if (how === "edit") await entries.replaceOne(filter, toStored(anEntry(`edited-${at}`, 1), at) as Document);
+        else await entries.updateOne(filter, { $set: { stream: "order-x" } });
+        expect(await thenRestored(rest(SIZE))).toMatchObject({ position: at, to: at });
+      }),
+      { numRuns: 9 },
+    );
+  });
+
+  it("an entry far ahead, one between positions, and the log rolled back behind its tiles", async () => {
+    const entries = log.db.collection("events");
+    await entries.insertOne(toStored(anEntry("ahead", 1), 1_000_000) as Document);
+    expect(await thenRestored(rest(SIZE, 1_000_000))).toMatchObject({ position: SIZE + 1, what: "there is no entry" });
+    await entries.insertOne({ ...toStored(anEntry("between", 1), 1), _id: SIZE + 0.5 } as Document);
+    expect(await thenRestored(rest(SIZE, SIZE + 1))).toMatchObject({ position: SIZE + 1, what: expect.stringContaining(`${SIZE}.5`) });
+    await entries.insertOne({ ...toStored(anEntry("between", 1), 1), _id: 1024.5 } as Document);
+    expect(await thenRestored(rest(SIZE))).toMatchObject({ position: 1025, what: expect.stringContaining("1024.5") });
+    await entries.deleteMany({ _id: { $gt: Long.fromNumber(1100) } } as Document);
+    expect(await thenRestored(rest(SIZE, 1100))).toMatchObject({ position: 1101, what: "there is no entry" });
+  });
+});
+
+async function inDatabase(): Promise<Difference | undefined> {
+  return (await thenRestored(differences()))[0];
+}
+
 /** Tampers, verifies in both ways, and puts everything back; the position that `tamper` answers must be found, exactly. */
 async function forEach<Value>(values: fc.Arbitrary<Value>, tamper: (value: Value) => Promise<number>): Promise<void> {
   await fc.assert(
@@ -215,7 +289,10 @@ async function differences(): Promise<(Difference | undefined)[]> {
 }
 
 async function differenceIn(source: TreeSource): Promise<Difference | undefined> {
-  const verifying = verifyTree(source, { head, earlier: heads });
+  return await outcomeOf(verifyTree(source, { head, earlier: heads }));
+}
+
+async function outcomeOf(verifying: AsyncGenerator<unknown, Difference | undefined, undefined>): Promise<Difference | undefined> {
   for (;;) {
     const { done, value } = await verifying.next();
     if (done) return value;

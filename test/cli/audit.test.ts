@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { partialTiles, type TileAddress, tilePath } from "../../src/audit/tile.ts";
 import { registerAudit } from "../../src/cli/audit.ts";
 import { claimInstance } from "../../src/cli/instance.ts";
+import { registerStatus } from "../../src/cli/status.ts";
 import { LogEntrySchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
@@ -85,6 +86,23 @@ describe("ordertrail audit verify", () => {
     expect(JSON.parse((await audit("verify", "--json")).out)).toMatchObject({ size: 3, difference: { position: 2, to: 2 } });
   });
 
+  it("fails when what was signed is right, and what came after it is not signed", async () => {
+    await using app = await startInstance();
+    await submit(app, "one", "two");
+    await covered(app, 2);
+    const events = app.database.db(app.databaseName).collection("events");
+    await events.insertOne({ _id: Long.fromNumber(1_000_000), stream: "zz", version: 1 } as Document);
+    const problem = "LogDamaged: the log is damaged at position 3: there is no entry";
+    const unsigned = `WHAT CAME AFTER THEM IS NOT SIGNED: ${problem}\n`;
+    const verified = "verified: 2 entries are what was signed\n";
+    await eventually(async () => expect(await audit("verify")).toEqual({ out: verified + unsigned, err: "", exitCode: 1 }));
+    expect(JSON.parse((await audit("verify", "--json")).out)).toEqual({ size: 2, treeProblem: problem });
+    const damaged = "THE LOG IS DAMAGED AFTER WHAT WAS SIGNED. first wrong position 3: there is no entry\n";
+    expect(await audit("verify", "--in-database")).toEqual({ out: damaged + unsigned, err: "", exitCode: 1 });
+    expect(await status()).toMatchObject({ out: expect.stringMatching(/^ready {4}yes\nfailing {2}audit_tree$/m), exitCode: 0 });
+    expect(JSON.parse((await status("--json")).out)).toMatchObject({ ready: true, failing: ["audit_tree"] });
+  });
+
   it("needs nothing but an address and the key, or a folder of tiles and the key", async () => {
     await using app = await startInstance();
     await submit(app, "one", "two");
@@ -93,7 +111,10 @@ describe("ordertrail audit verify", () => {
     const token = await app.token({ role: Role.AUDITOR, subject: "a" });
     vi.stubEnv("DATA_DIR", path("elsewhere"));
     const where = ["--url", `${app.http}/audit/`, "--token", token];
-    expect(await audit("verify", ...where, "--key", key)).toMatchObject({ exitCode: 0, out: expect.stringContaining("2 entries") });
+    expect(await audit("verify", ...where, "--key", key)).toEqual({
+      ...{ exitCode: 0, err: "" },
+      out: expect.stringMatching(/^verified: 2 entries .*\nthat is how far the newest checkpoint reaches; .*\n$/),
+    });
     expect(await audit("verify", ...where)).toMatchObject({ exitCode: 2, err: expect.stringContaining("--key is needed") });
     expect((await audit("verify", "--url", `${app.http}/audit`, "--key", key)).err).toContain("needs a token");
 
@@ -335,14 +356,20 @@ async function download(app: TestApp, size: number, into: string): Promise<void>
   }
 }
 
+type Ran = { out: string; err: string; exitCode: number };
+
 /** Runs `ordertrail audit` with these arguments. */
-async function audit(...args: string[]): Promise<{ out: string; err: string; exitCode: number }> {
+const audit = (...args: string[]) => run(registerAudit, "audit", ...args);
+/** Runs `ordertrail status` with these arguments. */
+const status = (...args: string[]) => run(registerStatus, "status", ...args);
+
+async function run(register: (program: Command) => void, ...args: string[]): Promise<Ran> {
   let out = "";
   let err = "";
   process.exitCode = 0;
   const program = new Command().exitOverride().configureOutput({ writeOut: (text) => (out += text), writeErr: (text) => (err += text) });
-  registerAudit(program);
-  const thrown = await program.parseAsync(["audit", ...args], { from: "user" }).then(
+  register(program);
+  const thrown = await program.parseAsync(args, { from: "user" }).then(
     () => undefined,
     (error: CommanderError | Error) => {
       if (!("exitCode" in error)) err += `error: ${error.message}\n`;

@@ -1,8 +1,9 @@
-import { MongoClient } from "mongodb";
+import { setTimeout as pause } from "node:timers/promises";
+import { Long, MongoClient } from "mongodb";
 import { describe, expect, it } from "vitest";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
 import { MAX_BODY_BYTES, type RecordedEntry } from "../../src/log/log-entry.ts";
-import { anEntry, collect, testLog, wholeLog } from "../support/log.ts";
+import { anEntry, collect, type TestLog, testLog, wholeLog } from "../support/log.ts";
 import { testDatabase } from "../support/mongo.ts";
 import { openLog } from "../support/open-log.ts";
 
@@ -132,6 +133,69 @@ describe("append", () => {
     await log.appender.append(anEntry("order-3", 1));
     expect(seen.length).toBe(1);
     expect(seen.flat()).toEqual((await collect(log.reader.readForward({ after: 0 }))).slice(0, 2));
+  });
+});
+
+describe("a log that was changed under a process", () => {
+  const damaged = { name: "LogDamaged" };
+  const remove = (log: TestLog, ...positions: number[]) =>
+    log.db.collection<{ _id: Long }>("events").deleteMany({ _id: { $in: positions.map((position) => Long.fromNumber(position)) } });
+
+  it("is not appended to behind a gap when its end was taken away, until a new process reads where it ends", async () => {
+    await using log = await testLog();
+    for (let order = 1; order <= 5; order++) await log.appender.append(anEntry(`order-${order}`, 1));
+    log.appender.check();
+    await remove(log, 4, 5);
+    // Within the quarter of a second for which an end that was seen is relied on, it may be that nothing is noticed.
+    await pause(300);
+    const outcomes = await Promise.allSettled([6, 7].map((order) => log.appender.append(anEntry(`order-${order}`, 1))));
+    expect(outcomes.map((outcome) => outcome.status === "rejected" && outcome.reason)).toMatchObject([damaged, damaged]);
+    await expect(log.appender.append(anEntry("order-8", 1))).rejects.toMatchObject({ ...damaged, position: 5 });
+    expect(() => log.appender.check()).toThrow("recorded until Ordertrail is restarted");
+    expect(await log.join().appender.append(anEntry("order-9", 1))).toBe(4);
+    expect(await wholeLog(log.db)).toEqual(["order-1:1", "order-2:1", "order-3:1", "order-9:1"]);
+  });
+
+  it.each([
+    ["all that there is", [1, 2, 3, 4, 5]],
+    ["only the newest entry", [5]],
+  ])("is noticed soon also by a process that went on just then: %s", async (_, positions) => {
+    await using log = await testLog();
+    let order = 0;
+    const append = () => log.appender.append(anEntry(`order-${++order}`, 1));
+    for (let entries = 0; entries < 5; entries++) await append();
+    await remove(log, ...positions);
+    const stopped = async () => {
+      for (;;) await append();
+    };
+    const began = performance.now();
+    await expect(stopped()).rejects.toMatchObject(damaged);
+    expect(performance.now() - began).toBeLessThan(2000);
+  });
+
+  it("is not appended to by a process that finds a gap before its end", async () => {
+    await using log = await testLog();
+    for (let order = 1; order <= 5; order++) await log.appender.append(anEntry(`order-${order}`, 1));
+    await remove(log, 4);
+    await expect(log.join().appender.append(anEntry("order-6", 1))).rejects.toMatchObject({ ...damaged, position: 4 });
+    await remove(log, 1, 2, 3);
+    await expect(log.join().appender.append(anEntry("order-6", 1))).rejects.toMatchObject(damaged);
+  });
+
+  it("costs no more than a look now and then to find out", async () => {
+    await using database = await testDatabase();
+    await ensureLogIndexes(database.db);
+    const client = new MongoClient(database.url, { monitorCommands: true });
+    await using log = openLog(database.url, database.name, {}, client);
+    const counts = { insert: 0, find: 0, aggregate: 0 };
+    client.on("commandStarted", ({ commandName }) => {
+      if (commandName === "insert" || commandName === "find" || commandName === "aggregate") counts[commandName]++;
+    });
+    const began = performance.now();
+    for (let order = 0; order < 300; order++) await log.appender.append(anEntry(`order-${order}`, 1));
+    const looks = (performance.now() - began) / 250;
+    expect(counts).toMatchObject({ insert: 300, find: 1 });
+    expect(counts.aggregate).toBeLessThanOrEqual(looks + 1);
   });
 });
 

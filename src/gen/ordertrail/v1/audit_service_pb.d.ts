@@ -40,6 +40,20 @@ export declare type GetCheckpointResponse = Message<"ordertrail.v1.GetCheckpoint
    * @generated from field: ordertrail.v1.LogCheckpoint checkpoint = 1;
    */
   checkpoint?: LogCheckpoint | undefined;
+
+  /**
+   * The position of the newest entry of the log, be it covered or not.
+   *
+   * @generated from field: int64 log_position = 2;
+   */
+  logPosition: bigint;
+
+  /**
+   * Why new entries are not signed, for people; empty when they are, or soon will be.
+   *
+   * @generated from field: string tree_problem = 3;
+   */
+  treeProblem: string;
 };
 
 /**
@@ -308,6 +322,21 @@ export declare type VerifyLogResponse = Message<"ordertrail.v1.VerifyLogResponse
    * @generated from field: bool done = 4;
    */
   done: boolean;
+
+  /**
+   * How many entries there are after those that the checkpoint covers; in the last message. They are verified, too, but not
+   * against anything signed: that none is missing, and that each says the same in all its fields.
+   *
+   * @generated from field: int64 unsigned_entries = 5;
+   */
+  unsignedEntries: bigint;
+
+  /**
+   * Why new entries are not signed, for people; empty when they are, or soon will be. In the last message.
+   *
+   * @generated from field: string tree_problem = 6;
+   */
+  treeProblem: string;
 };
 
 /**
