@@ -1,4 +1,5 @@
 import { fromBinary } from "@bufbuild/protobuf";
+import { BSON } from "mongodb";
 import { describe, expect, it } from "vitest";
 import { LogEntrySchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
@@ -14,6 +15,7 @@ import { ORIGIN, openPrivacy } from "./privacy-parts.ts";
 const SERVICE: TestCaller = { role: Role.SERVICE, subject: "checkout" };
 const OPERATOR: TestCaller = { role: Role.OPERATOR, subject: "operator-1" };
 const recipient = { name: "Ada Example", phone: "+4930123456" };
+const WORDS = "Ada moved, call +4930555";
 
 describe("erasing a customer", () => {
   it("takes the personal data of their orders, and of nobody else's, and says so in log, receipt and export", async () => {
@@ -59,6 +61,39 @@ describe("erasing a customer", () => {
     expect(exported.orders.map(({ order }) => order?.recipient)).toEqual([undefined, undefined]);
     await expectProjectionRight(app);
   });
+
+  it.each([
+    ["CancelOrder", "POST", "cancel", { reason: WORDS }],
+    ["UpdateStatus", "PUT", "status", { status: "CANCELLED", note: WORDS }],
+  ])(
+    "takes the words in which they called an order off by %s; until then those who may see the recipient read them",
+    async (_, method, path, body) => {
+      await using app = await startTestApp();
+      const { tracking, audit } = clientsOf(app);
+      const ada: TestCaller = { role: Role.CUSTOMER, subject: "ada" };
+      await tracking.initTracking({ orderId: "one", storeId: "s", customerId: "ada", recipient });
+      const { body: cancelled } = await app.rest(ada, method, `/orders/tracking/one/${path}`, body);
+      expect(cancelled.order.cancellation).toMatchObject({ reason: WORDS, actor: { role: "CUSTOMER", subject: "ada" } });
+      const shown = async (caller: TestCaller) => {
+        const reader = app.client(OrderTrackingService, "grpc", caller);
+        const { order } = await reader.getTracking({ orderId: "one" });
+        const { events } = await reader.getHistory({ orderId: "one" });
+        return [order?.cancellation?.reason, order?.statusHistory.at(-1)?.note, events.at(-1)?.note];
+      };
+      for (const caller of [ada, SERVICE, { role: Role.STORE, subject: "clerk", storeId: "s" }])
+        expect(await shown(caller)).toEqual([WORDS, WORDS, WORDS]);
+      expect(await shown({ role: Role.AUDITOR, subject: "a" })).toEqual(["", "", ""]);
+      const [listed] = (await tracking.listTrackings({ customerId: "ada", minPosition: 2n })).orders;
+      expect(listed?.cancellation?.reason).toBe(WORDS);
+      const db = app.database.db(app.databaseName);
+      for (const name of ["events", "order_tracking"])
+        for await (const document of db.collection(name).find()) expect(Buffer.from(BSON.serialize(document)).includes(WORDS)).toBe(false);
+
+      await audit.eraseCustomer({ customerId: "ada" });
+      for (const caller of [ada, SERVICE]) expect(await shown(caller)).toEqual(["", "", ""]);
+      await expectProjectionRight(app);
+    },
+  );
 
   it("is refused while orders are under way, naming them, unless these are to be erased, too; they go on without personal data", async () => {
     await using app = await startTestApp();
