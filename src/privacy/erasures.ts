@@ -43,6 +43,8 @@ export type ErasureReceipt = {
 export type Erasures = {
   /** Forgets a person; resolves when all is done and recorded. For one who was forgotten before it answers the first receipt. */
   erase(person: string, origin: ErasureOrigin): Promise<ErasureReceipt>;
+  /** Whether a person is to be forgotten, or has been: from when that is recorded, finished or not. */
+  isErased(person: string): Promise<boolean>;
   /** The receipt of a person who was forgotten; undefined for others. */
   receiptOf(person: string): Promise<ErasureReceipt | undefined>;
   /**
@@ -202,6 +204,9 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
       const known = await receiptOf(person);
       if (known) return known;
       return await carryOut(await intend(person, origin));
+    },
+    async isErased(person) {
+      return (await erasures.findOne({ _id: person }, { projection: { _id: 1 } })) !== null;
     },
     receiptOf,
     applyAgain,

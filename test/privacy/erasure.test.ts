@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { LogEntrySchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
+import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
@@ -39,6 +40,7 @@ describe("erasing a customer", () => {
       places: [
         { place: "driver_locations", documents: 0n },
         { place: "order_tracking", documents: 0n },
+        { place: "tracking_links", documents: 0n },
       ],
     });
 
@@ -113,6 +115,33 @@ describe("erasing a customer", () => {
     await tracking.initTracking({ orderId: "three", storeId: "s", customerId: "ada" });
     expect(await app.database.db(app.databaseName).collection("personal_keys").countDocuments()).toBe(0);
     await expectProjectionRight(app);
+  });
+
+  it("revokes the tracking links of their orders, whoever made them, and no others, and lets none be made any more", async () => {
+    await using app = await startTestApp();
+    const { tracking, audit } = clientsOf(app);
+    await tracking.initTracking({ orderId: "one", storeId: "s", customerId: "ada", recipient });
+    await tracking.initTracking({ orderId: "two", storeId: "s", customerId: "bob", recipient });
+    const ada = app.client(AuthService, "grpc", { role: Role.CUSTOMER, subject: "ada" });
+    const service = app.client(AuthService, "grpc", SERVICE);
+    const own = await ada.createTrackingLink({ orderId: "one" });
+    const others = await service.createTrackingLink({ orderId: "one" });
+    const elsewhere = await service.createTrackingLink({ orderId: "two" });
+    const answers = async () => {
+      const read = async (token: string, orderId: string) => (await app.rest(token, "GET", `/orders/tracking/${orderId}`)).status;
+      return await Promise.all([read(own.token, "one"), read(others.token, "one"), read(elsewhere.token, "two")]);
+    };
+    expect(await answers()).toEqual([200, 200, 200]);
+
+    const { receipt } = await audit.eraseCustomer({ customerId: "ada", includeOrdersUnderWay: true });
+    expect(receipt?.places).toContainEqual(expect.objectContaining({ place: "tracking_links", documents: 2n }));
+    expect(await answers()).toEqual([401, 401, 200]);
+    const kept = app.database.db(app.databaseName).collection("tracking_links");
+    expect(await kept.distinct("order_id")).toEqual(["two"]);
+    for (const client of [ada, service])
+      await expect(client.createTrackingLink({ orderId: "one" })).rejects.toThrow("customer ada has been erased: no links");
+    expect(await kept.distinct("order_id")).toEqual(["two"]);
+    expect((await service.createTrackingLink({ orderId: "two" })).token).not.toBe("");
   });
 
   it("answers a request_id of before the erasure with its first answer, without the personal data", async () => {
