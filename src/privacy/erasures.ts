@@ -96,7 +96,7 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
   const erasures = erasuresOf(db);
   const personalKeys = personalKeysOf(db);
   let learntUntil: Date | undefined;
-  /** How many erasures the database had when they were last found to be too few. */
+  /** How many erasures the database had when they were too few, and yet nobody had come back. */
   let foundTooFew: number | undefined;
   /** Which people in the file are the next to be looked after. */
   let nextTurn = 0;
@@ -284,9 +284,10 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
       const count = await erasures.estimatedDocumentCount();
       if (count >= file.count()) foundTooFew = undefined;
       else if (count !== foundTooFew) {
-        tellOfRestore(await sendBackAll());
+        const again = await sendBackAll();
+        tellOfRestore(again);
         // Estimates may be wrong: one that led to nothing is not heeded again and again.
-        foundTooFew = count;
+        foundTooFew = again > 0 ? undefined : count;
       }
     },
   };

@@ -20,12 +20,11 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 import { COUNTS } from "./counts.ts";
 import { createRandom } from "./random.ts";
 
-/** The link that each planted customer has made. */
-const linkIds = new Map<string, string>();
-
 const SCRIPT = fileURLToPath(new URL("../privacy/privacy-process.ts", import.meta.url));
 const DAYS = 5;
 const DAY_MS = 86_400_000;
+/** The link that each planted customer has made. */
+const linkIds = new Map<string, string>();
 
 describe(`an erasure killed at random, ${COUNTS.privacyKills} times (seed ${COUNTS.seed})`, () => {
   it("is finished by whoever comes next, with the receipt that it would have given", {

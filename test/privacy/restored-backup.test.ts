@@ -66,15 +66,17 @@ describe("restoring a backup of before an erasure", () => {
       await audit.eraseCustomer({ customerId: "ada", includeOrdersUnderWay: true });
       if (!whole) await erasedLongAgo(database.db, folder.path);
       for (let time = 1; time <= (whole ? 2 : 1); time++) {
+        const before = app.log.length;
+        // Collection after collection: of the whole it may be noticed more than once that something is missing.
         await restore(database.db, whole ? dump : new Map([...dump].filter(([name]) => name === "personal_keys")));
         await eventually(async () => {
-          expect(app.log.filter((line) => line.includes("erased again"))).toHaveLength(time);
+          expect(app.log.slice(before).join("")).toContain("erased again");
           expect(await database.db.collection("personal_keys").distinct("person")).toEqual(["customer-bob"]);
         }, 25_000);
         expect((await tracking.getTracking({ orderId: "one" })).order?.recipient).toBeUndefined();
         expect((await tracking.getTracking({ orderId: "two" })).order?.recipient).toMatchObject(recipient);
+        await eventually(() => expect(app.log.slice(before).join("")).toContain("start every process anew"));
       }
-      await eventually(() => expect(app.log.filter((line) => line.includes("start every process anew"))).toHaveLength(whole ? 2 : 1));
     }
     await using app = await startKept(environment);
     expect(app.log.filter((line) => line.includes("erased again"))).toEqual([]);
