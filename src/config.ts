@@ -256,8 +256,10 @@ const SETTINGS = {
   }),
   erasuresFile: optional({
     name: "ERASURES_FILE",
-    description: "Where it is kept, apart from the database, who has been erased. Not set: erasures.ndjson in DATA_DIR.",
+    description:
+      "A file that says, apart from the database, who has been erased; on storage that stays and is not put back with it. Not set: erasures.ndjson in DATA_DIR.",
     example: "/var/lib/ordertrail/erasures.ndjson",
+    requiredInProduction: ["ERASURES_FILE"],
     parse: (text) => resolve(text),
   }),
   retentionDays: optional({
@@ -506,7 +508,36 @@ function notForProduction(environment: NodeJS.ProcessEnv, { production, corsOrig
       : [],
   );
   if (corsOrigins?.includes("*")) problems.push("CORS_ORIGINS must not be * in production: list the origins of your own pages");
+  problems.push(...guessableKeys(environment));
   return problems;
+}
+
+/** What is wrong with keys that stand for something else than chance. Shows nothing of them. */
+function guessableKeys(environment: NodeJS.ProcessEnv): string[] {
+  const held = ["MASTER_KEYS", "AUDIT_KEYS"].map((name) => keyWords(environment, name));
+  const problems = held.flatMap(({ name, words }) => [
+    ...(words.some((word) => new Set(Buffer.from(word, "base64")).size === 1)
+      ? [`${name} must not have a key that is the same byte over and over: make it by openssl rand -base64 32`]
+      : []),
+    ...(new Set(words).size < words.length ? [`${name} must not have the same key twice`] : []),
+  ]);
+  const [master, audit] = held;
+  if (master?.words.some((word) => audit?.words.includes(word)))
+    problems.push(`${master.name} and ${audit?.name} must not have a key in common: what seals is not to sign`);
+  return problems;
+}
+
+/** The keys of a variable, or of the file that another names, as text; none when they cannot be read, which others tell. */
+function keyWords(environment: NodeJS.ProcessEnv, variable: string): { readonly name: string; readonly words: readonly string[] } {
+  const given = textOf(environment, variable);
+  const path = textOf(environment, `${variable}_FILE`);
+  const name = given === undefined ? `${variable}_FILE` : variable;
+  try {
+    const text = given ?? (path === undefined ? "" : readFileSync(path, "utf8"));
+    return { name, words: text.split(/[\s,]+/).filter((word) => word !== "") };
+  } catch {
+    return { name, words: [] };
+  }
 }
 
 /** Of these variables, the second means something only with the first. */

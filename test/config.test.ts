@@ -6,7 +6,9 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { ConfigError, loadConfig, VARIABLES } from "../src/config.ts";
 import { configurationTable } from "../tools/configuration-table.ts";
 
-const KEY = Buffer.alloc(32, 1).toString("base64");
+const KEY = Buffer.from(Array.from({ length: 32 }, (_, n) => n)).toString("base64");
+const OTHER_KEY = Buffer.from(Array.from({ length: 32 }, (_, n) => 100 + n)).toString("base64");
+const ZERO_KEY = Buffer.alloc(32).toString("base64");
 
 const PRODUCTION = {
   NODE_ENV: "production",
@@ -14,7 +16,8 @@ const PRODUCTION = {
   NATS_URL: "nats://one",
   MASTER_KEYS: KEY,
   AUDIT_ORIGIN: "orders.example.com/audit",
-  AUDIT_KEYS: KEY,
+  AUDIT_KEYS: OTHER_KEY,
+  ERASURES_FILE: "/kept/erasures",
 };
 
 /** Every convenience of development: what brings it about, and what production says. docs/channels.md has the same list. */
@@ -27,6 +30,7 @@ const CONVENIENCES: readonly (readonly [string, NodeJS.ProcessEnv, RegExp])[] = 
     /^TOKEN_ISSUERS must have a jwks_url with https:\/\/ for a in production, unless it is on this machine/,
   ],
   ["a master key of its own", { MASTER_KEYS: "" }, /^MASTER_KEYS or MASTER_KEYS_FILE must be set in production; for example/],
+  ["a file of erasures of its own", { ERASURES_FILE: "" }, /^ERASURES_FILE must be set in production; for example/],
   ["an origin of its own for checkpoints", { AUDIT_ORIGIN: "" }, /^AUDIT_ORIGIN must be set in production; for example/],
   ["a key of its own for checkpoints", { AUDIT_KEYS: "" }, /^AUDIT_KEYS or AUDIT_KEYS_FILE must be set in production; for example/],
   ["pages of any origin", { CORS_ORIGINS: "https://a.example, *" }, /^CORS_ORIGINS must not be \* in production: list the origins/],
@@ -60,11 +64,9 @@ describe("loadConfig", () => {
     });
     expect([...config.roles]).toEqual(["projector"]);
     expect(config.masterKeys?.byId.size).toBe(1);
-    expect([config.erasuresFile, config.retentionDays]).toEqual([undefined, undefined]);
-    expect(loadConfig({ RETENTION_DAYS: "90", ERASURES_FILE: "/kept/erasures" })).toMatchObject({
-      retentionDays: 90,
-      erasuresFile: "/kept/erasures",
-    });
+    expect([config.erasuresFile, config.retentionDays]).toEqual(["/kept/erasures", undefined]);
+    expect(loadConfig({}).erasuresFile).toBeUndefined();
+    expect(loadConfig({ RETENTION_DAYS: "90" }).retentionDays).toBe(90);
     expect(problemsOf({ RETENTION_DAYS: "0" })).toEqual([
       expect.stringMatching(/^RETENTION_DAYS is "0", but must be a whole number from 1/),
     ]);
@@ -98,6 +100,17 @@ describe("loadConfig", () => {
   it("refuses in production all of them at once", () => {
     const environment = Object.assign({}, ...CONVENIENCES.map(([, set]) => set));
     expect(problemsOf({ ...PRODUCTION, ...environment })).toHaveLength(CONVENIENCES.length);
+  });
+
+  it("refuses in production keys that are nobody's secret, or that stand in two places, and shows nothing of them", () => {
+    const repeated = (name: string) =>
+      `${name} must not have a key that is the same byte over and over: make it by openssl rand -base64 32`;
+    expect(problemsOf({ ...PRODUCTION, MASTER_KEYS: `${KEY},${ZERO_KEY}` })).toEqual([repeated("MASTER_KEYS")]);
+    expect(problemsOf({ ...PRODUCTION, AUDIT_KEYS: ZERO_KEY })).toEqual([repeated("AUDIT_KEYS")]);
+    expect(problemsOf({ ...PRODUCTION, MASTER_KEYS: `${KEY},${KEY}` })).toEqual(["MASTER_KEYS must not have the same key twice"]);
+    const both = { ...PRODUCTION, MASTER_KEYS: "", MASTER_KEYS_FILE: keyFile(), AUDIT_KEYS: `${OTHER_KEY},${KEY}` };
+    expect(problemsOf(both)).toEqual(["MASTER_KEYS_FILE and AUDIT_KEYS must not have a key in common: what seals is not to sign"]);
+    expect(() => loadConfig({ MASTER_KEYS: ZERO_KEY, AUDIT_KEYS: ZERO_KEY })).not.toThrow();
   });
 
   it("leaves out no variable without which something is made up", () => {
@@ -144,7 +157,7 @@ describe("loadConfig", () => {
     // Files must be there.
     const here = fileURLToPath(import.meta.url);
     const examples = Object.fromEntries(checkable.map(({ name, example }) => [name, name.endsWith("_FILE") ? here : example]));
-    expect(() => loadConfig({ ...examples, MASTER_KEYS: KEY, AUDIT_KEYS: KEY })).not.toThrow();
+    expect(() => loadConfig({ ...examples, MASTER_KEYS: KEY, AUDIT_KEYS: OTHER_KEY })).not.toThrow();
   });
 });
 

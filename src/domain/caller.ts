@@ -17,7 +17,10 @@ export type Caller = Actor & {
   readonly orderId?: string;
 };
 
-/** Whether the address from which this caller calls tells where a person is, and not just which organisation's machine calls. */
+/**
+ * Whether this caller is a person who speaks for themselves, and not an organisation's machine or staff: their address tells
+ * where a person is, and their own words may tell anything of one.
+ */
 export function isPersonal({ role }: Pick<Caller, "role">): boolean {
   return role === Role.CUSTOMER || role === Role.DRIVER || role === Role.LINK;
 }

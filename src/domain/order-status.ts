@@ -19,7 +19,7 @@ export function changeStatus(state: OrderState, command: MovingCommand, to: Orde
   const moves = route({ command: command.type, role: actor.role, from: state.status, to });
   const last = moves.at(-1);
   if (!last) return [];
-  const note = command.type === "UpdateStatus" ? command.note : undefined;
+  const note = "note" in command ? command.note : undefined;
   if (last === LATE_REPORT) return lateReport(state, to, note);
   return [
     ...expireOpen(state),

@@ -69,6 +69,7 @@ export type SubstitutionState = {
 
 /** Why, when and by whom an order was called off. */
 export type Cancellation = {
+  /** As an organisation gave it, or an entry of old; a person's own words are the note of the step. */
   readonly reason: string;
   readonly actor: Actor;
   readonly at: Date;
@@ -108,8 +109,9 @@ export type InitTracking = {
 export type UpdateStatus = {
   readonly type: "UpdateStatus";
   readonly status: OrderStatus;
+  /** When the status is CANCELLED, the reason in a person's own words. */
   readonly note?: Sealed | undefined;
-  /** Only used when the status is CANCELLED. */
+  /** Only used when the status is CANCELLED: the reason of an organisation, in the clear. */
   readonly reason?: string | undefined;
   /** True when the caller has given it an identifier: the same command sent again is then recognised, and never decided again. */
   readonly identified?: boolean;
@@ -158,7 +160,9 @@ export type MarkDelivered = {
 /** Calls the order off. */
 export type CancelOrder = {
   readonly type: "CancelOrder";
+  /** Why, in the clear; empty where a person calls it off, whose own words are the note. */
   readonly reason: string;
+  readonly note?: Sealed | undefined;
 };
 
 /** What evolve must know of the entry that an event is part of. */

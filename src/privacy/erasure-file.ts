@@ -12,6 +12,8 @@ export type KeptErasure = {
 export type ErasureFile = {
   /** All that it holds, the oldest first. */
   all(): Iterable<KeptErasure>;
+  /** How many that are. */
+  count(): number;
   /** Adds an erasure, on disk before this resolves, unless its person is there already. */
   add(erasure: KeptErasure): Promise<void>;
   /** The lines that cannot be read, counted from 1: what a crash broke off, or somebody has damaged. */
@@ -48,6 +50,7 @@ export async function openErasureFile(path: string): Promise<ErasureFile> {
 
   return {
     all: () => known.values(),
+    count: () => known.size,
     unreadable,
     add(erasure) {
       const adding = last.then(() => append(erasure));

@@ -43,6 +43,8 @@ export type ErasureReceipt = {
 export type Erasures = {
   /** Forgets a person; resolves when all is done and recorded. For one who was forgotten before it answers the first receipt. */
   erase(person: string, origin: ErasureOrigin): Promise<ErasureReceipt>;
+  /** Whether a person is to be forgotten, or has been: from when that is recorded, finished or not. */
+  isErased(person: string): Promise<boolean>;
   /** The receipt of a person who was forgotten; undefined for others. */
   receiptOf(person: string): Promise<ErasureReceipt | undefined>;
   /**
@@ -51,9 +53,15 @@ export type Erasures = {
    * To be called at start, before anybody is answered. Answers how many came back.
    */
   applyAgain(): Promise<number>;
-  /** Finishes what others have begun. Answers how many erasures that were. */
+  /**
+   * Finishes what others have begun, each as far as it can be; rejects with the first fault. Answers how many erasures that
+   * were. Looks before whether some of those in the file have come back: in time it is the turn of each.
+   */
   finish(signal: AbortSignal): Promise<number>;
-  /** Learns of the erasures of other processes: forgets the keys here, and enters them in this process's file. */
+  /**
+   * Learns of the erasures of other processes: forgets the keys here, and enters them in this process's file. When the
+   * database has fewer than the file, it was put back under way: then looks after all who are in the file, as at start.
+   */
   learn(): Promise<void>;
 };
 
@@ -88,6 +96,10 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
   const erasures = erasuresOf(db);
   const personalKeys = personalKeysOf(db);
   let learntUntil: Date | undefined;
+  /** How many erasures the database had when they were too few, and yet nobody had come back. */
+  let foundTooFew: number | undefined;
+  /** Which people in the file are the next to be looked after. */
+  let nextTurn = 0;
 
   /** Records that a person is to be forgotten, in the database and in the file; changes nothing of what is recorded already. */
   async function intend(person: string, origin: ErasureOrigin, requestedAt?: Date): Promise<ErasureDocument> {
@@ -157,15 +169,69 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
   }
 
   /** Of these people, those who have keys, or whom the database does not know as forgotten; and whether that is a surprise. */
-  async function returnedAmong(people: readonly string[]): Promise<Map<string, { readonly cameBack: boolean }>> {
-    const [known, withKeys] = await Promise.all([
-      erasures.find({ _id: { $in: [...people] } }, { projection: { done_at: 1 } }).toArray(),
-      personalKeys.distinct("person", { person: { $in: [...people] } }),
+  async function returnedAmong(people: readonly KeptErasure[]): Promise<Map<string, { readonly cameBack: boolean }>> {
+    const persons = people.map(({ person }) => person);
+    const [known, held] = await Promise.all([
+      erasures.find({ _id: { $in: persons } }, { projection: { done_at: 1 } }).toArray(),
+      personalKeys.find({ person: { $in: persons } }, { projection: { person: 1, created_at: 1 } }).toArray(),
     ]);
     const done = new Map(known.map(({ _id, done_at }) => [_id, done_at !== undefined]));
-    const returned = people.filter((person) => !done.has(person) || withKeys.includes(person));
-    // An erasure that was broken off has keys left: nobody has come back then.
-    return new Map(returned.map((person) => [person, { cameBack: done.get(person) !== false }]));
+    const oldestKey = new Map<string, Date>();
+    for (const { person, created_at } of held) {
+      const oldest = oldestKey.get(person);
+      if (!oldest || created_at < oldest) oldestKey.set(person, created_at);
+    }
+    const returned = people.filter(({ person }) => !done.has(person) || oldestKey.has(person));
+    return new Map(
+      returned.map(({ person, requestedAt }) => {
+        const key = oldestKey.get(person);
+        // Nobody has come back where an erasure was broken off, with keys left, nor where a key was made while it went on.
+        return [person, { cameBack: !done.has(person) || (done.get(person) === true && key !== undefined && key < requestedAt) }];
+      }),
+    );
+  }
+
+  /** Takes from these people what a restored backup, or an erasure that was broken off, has left them. Answers how many had come back. */
+  async function sendBack(people: readonly KeptErasure[]): Promise<number> {
+    if (people.length === 0) return 0;
+    let again = 0;
+    const returned = await returnedAmong(people);
+    for (const { person, requestedAt, requestedBy } of people) {
+      const found = returned.get(person);
+      if (!found) continue;
+      if (found.cameBack) {
+        await intend(person, { ...self, requestedBy }, requestedAt);
+        await erasures.updateOne({ _id: person }, [{ $set: { changed_at: "$$NOW" } }, { $unset: ["done_at"] }]);
+      }
+      await destroyKeys(person);
+      if (!found.cameBack) continue;
+      again++;
+      logger.warn(
+        { person, requested_at: requestedAt },
+        "an erased person was found in the database, as after a restored backup: erased again",
+      );
+    }
+    return again;
+  }
+
+  async function sendBackAll(): Promise<number> {
+    const kept = [...file.all()];
+    let again = 0;
+    for (let from = 0; from < kept.length; from += PEOPLE_A_QUERY) again += await sendBack(kept.slice(from, from + PEOPLE_A_QUERY));
+    return again;
+  }
+
+  /** Looks after the next few people in the file: all of them every ten seconds could be too many. */
+  async function sendBackNext(): Promise<number> {
+    if (nextTurn >= file.count()) nextTurn = 0;
+    const again = await sendBack([...file.all()].slice(nextTurn, nextTurn + PEOPLE_A_QUERY));
+    nextTurn += PEOPLE_A_QUERY;
+    return again;
+  }
+
+  function tellOfRestore(cameBack: number): void {
+    if (cameBack > 0)
+      logger.error("a backup was restored while this process ran, and it remembers what is not there any more: start every process anew");
   }
 
   async function applyAgain(): Promise<number> {
@@ -173,25 +239,7 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
       logger.warn({ line }, "a line of the file of erasures cannot be read: whom it names is not known from it");
     // Whom only the database knows is entered in the file, such as on a machine that is new.
     for await (const erasure of erasures.find({})) await file.add(keptOf(erasure));
-    const kept = [...file.all()];
-    let again = 0;
-    for (let from = 0; from < kept.length; from += PEOPLE_A_QUERY) {
-      const part = kept.slice(from, from + PEOPLE_A_QUERY);
-      const returned = await returnedAmong(part.map(({ person }) => person));
-      for (const { person, requestedAt, requestedBy } of part) {
-        const found = returned.get(person);
-        if (!found) continue;
-        await intend(person, { ...self, requestedBy }, requestedAt);
-        await erasures.updateOne({ _id: person }, [{ $set: { changed_at: "$$NOW" } }, { $unset: ["done_at"] }]);
-        await destroyKeys(person);
-        if (!found.cameBack) continue;
-        again++;
-        logger.warn(
-          { person, requested_at: requestedAt },
-          "an erased person was found in the database, as after a restored backup: erased again",
-        );
-      }
-    }
+    const again = await sendBackAll();
     // The log may have been put back, too, without what it said of an erasure.
     await erasures.updateMany({ position: { $gt: await head() } }, { $unset: { done_at: 1 } });
     return again;
@@ -203,15 +251,21 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
       if (known) return known;
       return await carryOut(await intend(person, origin));
     },
+    async isErased(person) {
+      return (await erasures.findOne({ _id: person }, { projection: { _id: 1 } })) !== null;
+    },
     receiptOf,
     applyAgain,
     async finish(signal) {
+      tellOfRestore(await sendBackNext());
       const open = await erasures.find({ done_at: { $exists: false } }).toArray();
+      const faults: unknown[] = [];
       for (const erasure of open) {
         signal.throwIfAborted();
         await file.add(keptOf(erasure));
-        await carryOut(erasure);
+        await carryOut(erasure).catch((fault: unknown) => faults.push(fault));
       }
+      if (faults.length > 0) throw faults[0];
       return open.length;
     },
     async learn() {
@@ -227,6 +281,14 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
         if (erasure.done_at) await personalKeys.deleteMany({ person: erasure._id });
       }
       learntUntil ??= new Date(0);
+      const count = await erasures.estimatedDocumentCount();
+      if (count >= file.count()) foundTooFew = undefined;
+      else if (count !== foundTooFew) {
+        const again = await sendBackAll();
+        tellOfRestore(again);
+        // Estimates may be wrong: one that led to nothing is not heeded again and again.
+        foundTooFew = again > 0 ? undefined : count;
+      }
     },
   };
 }

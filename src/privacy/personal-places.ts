@@ -3,8 +3,8 @@ import type { Db, Document, Filter } from "mongodb";
 /** A collection that holds something personal in the clear, and how it is found and removed. */
 type PersonalPlace = {
   readonly collection: string;
-  /** The field that names the person, by what kind of person it is; or the field that names one of their orders. */
-  readonly by: { readonly customer?: string; readonly driver?: string } | { readonly order: string };
+  /** The field that names the person, by what kind of person it is; or the field that names one of their orders, of one kind only if so said. */
+  readonly by: { readonly customer?: string; readonly driver?: string } | { readonly order: string; readonly of?: "customer" };
   /** The whole documents, or these fields of theirs, which become null. */
   readonly remove: "documents" | readonly string[];
 };
@@ -16,13 +16,15 @@ type PersonalPlace = {
 const PERSONAL_PLACES: readonly PersonalPlace[] = [
   { collection: "driver_locations", by: { order: "_id" }, remove: "documents" },
   { collection: "order_tracking", by: { customer: "customer_id", driver: "driver_details.driver_id" }, remove: ["driver_location"] },
+  // Whoever made them; those of a driver's orders are their customers'.
+  { collection: "tracking_links", by: { order: "order_id", of: "customer" }, remove: "documents" },
 ];
 
 /** The places in a database where something personal is held in the clear. */
 export type PersonalPlaces = {
   /** How many documents of each collection tell something of a person. */
   count(person: string): Promise<Record<string, number>>;
-  /** Removes it, durably on a majority. Done again, it changes nothing. */
+  /** Removes it, durably on a majority, and revokes the tracking links of a customer's orders. Done again, it changes nothing. */
   remove(person: string): Promise<void>;
   /** How many orders there are of a person. */
   countOrders(person: string): Promise<number>;
@@ -44,8 +46,11 @@ export function ordersOf(person: string): Filter<Document> | undefined {
   return undefined;
 }
 
-/** The personal places of `db`. They are found by way of `order_tracking`, which must be up to date. */
-export function createPersonalPlaces(db: Db): PersonalPlaces {
+/**
+ * The personal places of `db`. They are found by way of `order_tracking`, which must be up to date. `revokeLinks` revokes, durably,
+ * the tracking links of some orders: who holds one is not to see a customer's order when the customer has been forgotten.
+ */
+export function createPersonalPlaces(db: Db, revokeLinks: (orderIds: readonly string[]) => Promise<void>): PersonalPlaces {
   const collection = (name: string) => db.collection(name, { readPreference: "primary", writeConcern: { w: "majority", journal: true } });
 
   /** A collection and the copies that are being built of it, one of which may take its place at any moment. */
@@ -64,6 +69,7 @@ export function createPersonalPlaces(db: Db): PersonalPlaces {
   async function* filters({ by, remove }: PersonalPlace, person: string): AsyncGenerator<Filter<Document>, void, undefined> {
     const there = remove === "documents" ? {} : { $or: remove.map((field) => ({ [field]: { $ne: null } })) };
     if ("order" in by) {
+      if (by.of !== undefined && by.of !== kindOf(person).kind) return;
       for await (const ids of orderIds(person)) yield { ...there, [by.order]: { $in: ids } };
       return;
     }
@@ -84,6 +90,8 @@ export function createPersonalPlaces(db: Db): PersonalPlaces {
       return counts;
     },
     async remove(person) {
+      // First, as nobody knows any more which links there are once their documents are gone.
+      if (kindOf(person).kind === "customer") for await (const ids of orderIds(person)) await revokeLinks(ids);
       for (const place of PERSONAL_PLACES) {
         for (const name of await copiesOf(place.collection)) {
           for await (const filter of filters(place, person)) {

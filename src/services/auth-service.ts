@@ -13,6 +13,7 @@ import { parsePeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { AuthService } from "../gen/ordertrail/v1/auth_service_pb.js";
 import type { Transactor } from "../log/transact.ts";
+import type { Erasures } from "../privacy/erasures.ts";
 import type { Call, ServiceHandlers } from "./call.ts";
 
 export type AuthDependencies = {
@@ -23,6 +24,7 @@ export type AuthDependencies = {
   readonly signing: Pick<SigningKeys, "sign">;
   readonly tokens: Pick<TokenVerifier, "read">;
   readonly orders: Pick<Transactor<OrderState>, "read">;
+  readonly erasures: Pick<Erasures, "isErased">;
   /** What the tokens say. */
   readonly issuer: string;
   readonly audience: string;
@@ -39,7 +41,8 @@ const REVOKED_BY_ID_MS = 366 * 86_400 * 1000;
 
 /** AuthService: issues, renews and revokes tokens, and makes tracking links. */
 export function createAuthService(dependencies: AuthDependencies): ServiceHandlers<typeof AuthService> {
-  const { clients, sessions, links, revocations, signing, tokens, orders, issuer, audience, accessTokenSeconds, now } = dependencies;
+  const { clients, sessions, links, revocations, signing, tokens, orders, erasures, now } = dependencies;
+  const { issuer, audience, accessTokenSeconds } = dependencies;
 
   async function tokensOf({ clientId, role, subject, storeId }: Client, { sessionId, refreshToken, expiresAt }: SessionStep) {
     const claims = { iss: issuer, aud: audience, sub: subject, role, client_id: clientId, sid: sessionId, jti: randomUUID() };
@@ -52,10 +55,10 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
     };
   }
 
-  /** Throws a Refusal ORDER_NOT_FOUND unless the order is the caller's. */
-  async function checkOwn(orderId: string, { caller }: Call): Promise<void> {
+  /** The order, if it is the caller's; otherwise throws a Refusal ORDER_NOT_FOUND. */
+  async function readOwn(orderId: string, { caller }: Call): Promise<OrderState> {
     const snapshot = await orders.read(orderId);
-    if (snapshot && mayAccess(caller, snapshot.state)) return;
+    if (snapshot && mayAccess(caller, snapshot.state)) return snapshot.state;
     throw new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
   }
 
@@ -107,10 +110,17 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
     },
 
     async createTrackingLink({ orderId, expiresIn }, call) {
-      await checkOwn(orderId, call);
+      const { customerId } = await readOwn(orderId, call);
       const seconds = Math.min(expiresIn || DEFAULT_LINK_SECONDS, MAX_LIFETIME_SECONDS);
       const expiresAt = new Date(now().getTime() + seconds * 1000);
       const linkId = await links.create(orderId, expiresAt, call.caller);
+      // Looked at when the link can be found: an erasure that begins later revokes it.
+      if (await erasures.isErased(`customer-${customerId}`)) {
+        await links.discard(linkId);
+        throw new Refusal("CUSTOMER_ERASED", `customer ${customerId} has been erased: no links are made to their orders any more`, {
+          customer_id: customerId,
+        });
+      }
       const claims = { iss: issuer, aud: audience, sub: linkId, role: LINK_ROLE, order_id: orderId, jti: linkId };
       const token = await signing.sign(claims, seconds);
       call.log({ order_id: orderId, link_id: linkId, role: call.caller.role }, "tracking link made");
@@ -118,7 +128,7 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
     },
 
     async revokeTrackingLink({ orderId, linkId }, call) {
-      await checkOwn(orderId, call);
+      await readOwn(orderId, call);
       await links.revoke(orderId, linkId === "" ? undefined : linkId);
       return {};
     },

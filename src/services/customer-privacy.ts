@@ -1,13 +1,14 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, scopeOf } from "../access/permissions.ts";
+import type { TrackingLink, TrackingLinks } from "../access/tracking-links.ts";
 import type { Caller } from "../domain/caller.ts";
 import { orderStream } from "../domain/order.ts";
 import { isFinal } from "../domain/order-moves.ts";
 import { parsePeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { OrderStatus, Role } from "../gen/ordertrail/events/v1/values_pb.js";
-import type { AuditService, CustomerOrderSchema, ErasureReceiptSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
+import type { AuditService, CustomerLinkSchema, CustomerOrderSchema, ErasureReceiptSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
 import type { OrderTrackingService } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
 import type { LogReader } from "../log/reader.ts";
 import type { ErasureReceipt, Erasures } from "../privacy/erasures.ts";
@@ -21,6 +22,7 @@ import { presentOrders } from "./present-order.ts";
 
 export type CustomerPrivacyDependencies = {
   readonly erasures: Pick<Erasures, "erase" | "receiptOf">;
+  readonly links: Pick<TrackingLinks, "madeBy">;
   readonly trackings: OrderTrackings;
   /** By which the history of an order is shown. */
   readonly tracking: Pick<ServiceHandlers<typeof OrderTrackingService>, "getHistory">;
@@ -44,7 +46,7 @@ const HISTORY_PAGE = 1000;
 export function createCustomerPrivacy(
   dependencies: CustomerPrivacyDependencies,
 ): Pick<ServiceHandlers<typeof AuditService>, "eraseCustomer" | "exportCustomerData"> {
-  const { erasures, trackings, tracking, projector, reader, keys, now } = dependencies;
+  const { erasures, links, trackings, tracking, projector, reader, keys, now } = dependencies;
 
   /** Waits until lists show every order there is. */
   async function untilListed({ signal }: Call): Promise<void> {
@@ -116,11 +118,16 @@ export function createCustomerPrivacy(
         limit: limit + 1,
       });
       const page = found.slice(0, limit);
+      const made = await links.madeBy(
+        customer,
+        page.map(({ state }) => state.orderId),
+      );
       const orders: CustomerOrderInit[] = [];
       for (const order of await presentOrders(page, customer, keys)) {
         const { orderId } = order;
         const events = await historyOf(orderId, { ...call, caller: customer });
-        orders.push({ order, events, addresses: await addressesOf(orderId, customer) });
+        const own = made.filter((link) => link.orderId === orderId).map(presentLink);
+        orders.push({ order, events, addresses: await addressesOf(orderId, customer), links: own });
       }
       const last = page.at(-1);
       const erasure = await erasures.receiptOf(`customer-${customerId}`);
@@ -135,6 +142,11 @@ export function createCustomerPrivacy(
       };
     },
   };
+}
+
+/** Without its token, which is not kept: whoever has it may see the order. */
+function presentLink({ linkId, createdAt, expiresAt }: TrackingLink): MessageInitShape<typeof CustomerLinkSchema> {
+  return { linkId, createdAt: timestampFromDate(createdAt), expiresAt: timestampFromDate(expiresAt) };
 }
 
 function presentReceipt(receipt: ErasureReceipt): MessageInitShape<typeof ErasureReceiptSchema> {

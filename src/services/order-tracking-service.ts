@@ -117,6 +117,16 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     return `customer-${snapshot.state.customerId}`;
   }
 
+  /** A remark on an order, sealed. Of one who has been erased nothing personal is kept; the order goes on all the same. */
+  async function sealNote(orderId: string, note: string): Promise<Sealed | undefined> {
+    return await keys.seal(await customerOf(orderId), Buffer.from(note), sealedContext.note(orderId));
+  }
+
+  /** Why an order is called off: an organisation's reason is to outlive the customer's erasure, a person's own words are not. */
+  async function reasonOf(orderId: string, text: string, { caller }: Call): Promise<{ reason: string; note?: Sealed | undefined }> {
+    return isPersonal(caller) ? { reason: "", note: await sealNote(orderId, text) } : { reason: text };
+  }
+
   async function untilLogReaches(position: number, call: Call): Promise<void> {
     if (position === 0) return;
     const signal = whileWaiting(call);
@@ -235,12 +245,9 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
 
     async updateStatus(request, call) {
       const { orderId, status, note } = request;
-      if (status === OrderStatus.CANCELLED)
-        return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, reason: note }, call);
       if (note === "") return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status }, call);
-      // Of one who has been erased nothing personal is kept; the order goes on all the same.
-      const sealed = await keys.seal(await customerOf(orderId), Buffer.from(note), sealedContext.note(orderId));
-      return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, note: sealed }, call);
+      const said = status === OrderStatus.CANCELLED ? await reasonOf(orderId, note, call) : { note: await sealNote(orderId, note) };
+      return await carryOut("UpdateStatus", request, { type: "UpdateStatus", status, ...said }, call);
     },
 
     acknowledgeOrder(request, call) {
@@ -321,8 +328,9 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       return await carryOut("MarkDelivered", request, { type: "MarkDelivered", deliveredAt, proof }, call);
     },
 
-    cancelOrder(request, call) {
-      return carryOut("CancelOrder", request, { type: "CancelOrder", reason: request.reason }, call);
+    async cancelOrder(request, call) {
+      const said = await reasonOf(request.orderId, request.reason, call);
+      return await carryOut("CancelOrder", request, { type: "CancelOrder", ...said }, call);
     },
   };
 }

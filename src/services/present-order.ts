@@ -3,7 +3,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import type { OrderState, SubstitutionState } from "../domain/order.ts";
-import { Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
+import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
   type DriverDetails,
   DriverDetailsSchema,
@@ -107,7 +107,9 @@ function present({ state, version, position, location }: Presentable, opened: Op
   }
   if (state.cancellation) {
     const { reason, actor, at, previousStatus } = state.cancellation;
-    shown.cancellation = { reason, actor, cancelledAt: timestampFromDate(at), previousStatus };
+    // A person's own words are sealed, as the note of the step.
+    const words = opened.notes[state.history.findLastIndex((step) => step.status === OrderStatus.CANCELLED)];
+    shown.cancellation = { reason: reason || (words ?? ""), actor, cancelledAt: timestampFromDate(at), previousStatus };
   }
   if (state.proof) {
     const deliveredAt = timestampFromDate(state.proof.deliveredAt);

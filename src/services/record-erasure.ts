@@ -20,8 +20,9 @@ export function createErasureRecorder(people: Transactor<PersonState>, reader: L
     });
     if (appended) return position;
     const said = (await reader.readStream(facts.person, 0)).find(({ entry }) => entry.events.some(isErasure));
-    // A new primary may not show for a moment what the old one acknowledged.
-    if (!said) throw new Unavailable("the entry of an erasure cannot be read again yet: try again");
+    // A new primary may not show for a moment what the old one acknowledged; a restored backup does not show it ever.
+    if (!said)
+      throw new Unavailable("the entry of an erasure cannot be read again: try again or, after a restore, start every process anew");
     return said.position;
   };
 }

@@ -157,6 +157,7 @@ describe("ordertrail start", () => {
       "MONGODB_URL",
       "NATS_URL",
       "MASTER_KEYS or MASTER_KEYS_FILE",
+      "ERASURES_FILE",
       "AUDIT_ORIGIN",
       "AUDIT_KEYS or AUDIT_KEYS_FILE",
       "CORS_ORIGINS",

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { Command, type CommanderError } from "commander";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -8,8 +9,6 @@ import { registerToken } from "../../src/cli/token.ts";
 import { DeliveryProvider, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { trusting } from "../access/issuer.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-
-const KEY = Buffer.alloc(32).toString("base64");
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 beforeEach(async () => {
@@ -91,8 +90,9 @@ describe("ordertrail token", () => {
       MONGODB_URL: "mongodb://db/?replicaSet=a",
       NATS_URL: "nats://bus",
       AUDIT_ORIGIN: "orders.test/audit",
-      AUDIT_KEYS: KEY,
-      MASTER_KEYS: KEY,
+      AUDIT_KEYS: randomBytes(32).toString("base64"),
+      ERASURES_FILE: "/kept/erasures",
+      MASTER_KEYS: randomBytes(32).toString("base64"),
     };
     for (const [name, value] of Object.entries(production)) vi.stubEnv(name, value);
     const { out, err, exitCode } = await token("--role", "operator", "--subject", "x");

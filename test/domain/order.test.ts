@@ -110,6 +110,16 @@ describe("an order", () => {
     expect(when(order, cancel("for another reason"), Role.STORE).order.cancellation?.reason).toBe("too late");
   });
 
+  it.each([
+    ["CancelOrder", { type: "CancelOrder", reason: "", note: sealed("my own words") } satisfies OrderCommand],
+    ["UpdateStatus", { type: "UpdateStatus", status: OrderStatus.CANCELLED, note: sealed("my own words") } satisfies OrderCommand],
+  ])("keeps a person's own words as the note of the step, when called off by %s", (_, command) => {
+    const { order } = when(orderIn(OrderStatus.READY_FOR_PICKUP), command, Role.CUSTOMER);
+    expect(order.cancellation?.reason).toBe("");
+    expect(order.history.at(-1)).toMatchObject({ status: OrderStatus.CANCELLED, note: sealed("my own words") });
+    expect(when(order, command, Role.CUSTOMER).types).toEqual([]);
+  });
+
   it("keeps a cancellation without a reason", () => {
     expect(when(orderIn(OrderStatus.SUBMITTED), go(OrderStatus.CANCELLED), Role.SYSTEM).order.cancellation?.reason).toBe("");
   });

@@ -23,7 +23,8 @@ const CONTROL = "Qz7vControlValue";
 /** Where the driver is: in the clear by design, and gone from every collection after the erasure. */
 const DRIVER_LATITUDE = 48.31415926535898;
 
-const CUSTOMERS = ["grpc", "connect", "grpc-web", "rest", "under-way"];
+/** Each has one order; `cancels` has two, and `under-way` one that has not ended. */
+const CUSTOMERS = ["grpc", "connect", "grpc-web", "rest", "cancels", "under-way"];
 
 let planted = 0;
 /** A new value, with the mark in it. */
@@ -48,19 +49,22 @@ describe("personal data given by every door, after its people were erased", () =
     const before = await statisticsOf(client);
     const bodies = await bodiesOf(client);
     expect(before).toEqual([
+      { _id: "CANCELLED", count: 2 },
       { _id: "DELIVERED", count: 4 },
       { _id: "DRIVER_ASSIGNED", count: 1 },
     ]);
 
     for (const customer of CUSTOMERS.slice(0, -1)) {
       const erased = await instance.run("privacy", "erase", customer);
-      expect(erased).toMatchObject({ code: 0, out: expect.stringContaining("orders     1 stay") });
+      const orders = customer === "cancels" ? 2 : 1;
+      expect(erased).toMatchObject({ code: 0, out: expect.stringContaining(`orders     ${orders} stay`) });
     }
     expect((await instance.run("privacy", "erase", "under-way")).code).toBe(1);
     const last = await instance.run("privacy", "erase", "under-way", "--include-orders-under-way", "--json");
     expect(JSON.parse(last.out).places).toEqual([
       { place: "driver_locations", documents: "1" },
       { place: "order_tracking", documents: "1" },
+      { place: "tracking_links", documents: "0" },
     ]);
 
     expect((await instance.run("projections", "verify", "order_tracking")).code).toBe(0);
@@ -118,14 +122,15 @@ async function startInstance(dataDir: string, mongodbUrl: string) {
     });
   await eventually(() => expect(said).toContain("the data stays in"), 60_000);
   const { grpc, http } = JSON.parse((await run("status", "--json")).out) as { grpc: string; http: string };
-  const token = (await run("token", "--role", "operator", "--subject", "planter")).out.trim();
+  const tokenOf = async (role: string, subject: string) => (await run("token", "--role", role, "--subject", subject)).out.trim();
+  const token = await tokenOf("operator", "planter");
   const end = async (signal: "SIGTERM" | "SIGKILL") => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, "close");
     child.kill(signal);
     await gone;
   };
-  return { grpc, http, token, run, said: () => said, stop: () => end("SIGTERM"), kill: () => end("SIGKILL") };
+  return { grpc, http, token, tokenOf, run, said: () => said, stop: () => end("SIGTERM"), kill: () => end("SIGKILL") };
 }
 
 const recipientOf = () => ({
@@ -144,15 +149,23 @@ const recipientOf = () => ({
 });
 
 async function plantByEveryDoor(instance: Instance): Promise<void> {
-  for (const [name, tracking] of clientsOf(instance)) await plant(tracking, name);
+  for (const [index, [name, tracking]] of clientsOf(instance).entries()) {
+    const token = await instance.tokenOf("driver", `d-${name}`);
+    await plant(tracking, name, clientsOf({ ...instance, token })[index]?.[1]);
+  }
   await plantByRest(instance);
+  await plantInOwnWords(instance);
   const [[, grpc] = []] = clientsOf(instance);
   if (!grpc) throw new Error("there is no door");
-  await plant(grpc, "under-way", { delivered: false });
+  await plant(grpc, "under-way");
 }
 
-/** A life with every personal field, by one of the doors that speak of RPCs. */
-async function plant(tracking: Client<typeof OrderTrackingService>, name: string, { delivered = true } = {}): Promise<void> {
+/** A life with every personal field, by one of the doors that speak of RPCs; its end, if it has one, as the driver tells it. */
+async function plant(
+  tracking: Client<typeof OrderTrackingService>,
+  name: string,
+  driver?: Client<typeof OrderTrackingService>,
+): Promise<void> {
   const orderId = `order-${name}`;
   await tracking.initTracking({ orderId, storeId: "s", customerId: name, recipient: recipientOf(), metadata: { campaign: CONTROL } });
   for (const status of [2, 3, 4, 6]) await tracking.updateStatus({ orderId, status, note: text() });
@@ -160,9 +173,21 @@ async function plant(tracking: Client<typeof OrderTrackingService>, name: string
   // order_tracking shows where a driver is only once it has the driver.
   await tracking.listTrackings({ minPosition: order?.position ?? 0n });
   await tracking.updateLocation({ orderId, latitude: DRIVER_LATITUDE, longitude: 1 });
-  if (!delivered) return;
-  for (const status of [8, 9]) await tracking.updateStatus({ orderId, status, note: text() });
-  await tracking.markDelivered({ orderId, proofOfDelivery: { recipientName: text(), photoUrl: url(), note: text() } });
+  if (!driver) return;
+  for (const status of [8, 9]) await driver.updateStatus({ orderId, status, note: text() });
+  await driver.markDelivered({ orderId, proofOfDelivery: { recipientName: text(), photoUrl: url(), note: text() } });
+}
+
+/** What a customer writes themselves: why they call an order off, by either RPC that does it. */
+async function plantInOwnWords(instance: Instance): Promise<void> {
+  const customer = { ...instance, token: await instance.tokenOf("customer", "cancels") };
+  const [byOperator, byCustomer] = [instance, customer].map((caller) => clientsOf(caller)[0]?.[1]);
+  for (const orderId of ["cancels-1", "cancels-2"]) {
+    await byOperator?.initTracking({ orderId, storeId: "s", customerId: "cancels", recipient: recipientOf() });
+  }
+  await byCustomer?.cancelOrder({ orderId: "cancels-1", reason: `${text()}, call ${phone()}` });
+  const cancelled = { status: "CANCELLED", note: `${text()}, call ${phone()}` };
+  expect(await callRest(customer, "PUT", "/orders/tracking/cancels-2/status", cancelled)).toBe(200);
 }
 
 const driverOf = (name: string) => ({
@@ -251,7 +276,8 @@ async function statisticsOf(client: MongoClient) {
       .aggregate([{ $group: { _id: "$current_status", count: { $sum: 1 } } }, { $sort: { _id: 1 } }])
       .toArray();
     expect(found.find(({ _id }) => _id === "DELIVERED")?.["count"]).toBe(4);
-    expect(found).toHaveLength(2);
+    expect(found.find(({ _id }) => _id === "CANCELLED")?.["count"]).toBe(2);
+    expect(found).toHaveLength(3);
     return found;
   });
 }

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { createDevelopmentKeys } from "../../src/access/keys.ts";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
@@ -7,9 +8,10 @@ const PRODUCTION = {
   NODE_ENV: "production",
   MONGODB_URL: "mongodb://the.test.knows.better",
   NATS_URL: "nats://127.0.0.1:1",
-  MASTER_KEYS: Buffer.alloc(32, 1).toString("base64"),
+  MASTER_KEYS: randomBytes(32).toString("base64"),
+  ERASURES_FILE: "/nowhere/yet/erasures.ndjson",
   AUDIT_ORIGIN: "orders.test/audit",
-  AUDIT_KEYS: Buffer.alloc(32, 2).toString("base64"),
+  AUDIT_KEYS: randomBytes(32).toString("base64"),
 };
 
 describe("the application in production", () => {

@@ -3,7 +3,11 @@ import { randomBytes } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import type { Db } from "mongodb";
 import { describe, expect, it } from "vitest";
+import { createRevocations } from "../../src/access/revocations.ts";
+import { createTrackingLinks } from "../../src/access/tracking-links.ts";
+import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
+import { createLogger } from "../../src/logger.ts";
 import { ensureErasureIndexes } from "../../src/privacy/erasures.ts";
 import { rotateKeys } from "../../src/privacy/key-rotation.ts";
 import { parseMasterKeys } from "../../src/privacy/master-key.ts";
@@ -19,6 +23,8 @@ import { createRandom } from "./random.ts";
 const SCRIPT = fileURLToPath(new URL("../privacy/privacy-process.ts", import.meta.url));
 const DAYS = 5;
 const DAY_MS = 86_400_000;
+/** The link that each planted customer has made. */
+const linkIds = new Map<string, string>();
 
 describe(`an erasure killed at random, ${COUNTS.privacyKills} times (seed ${COUNTS.seed})`, () => {
   it("is finished by whoever comes next, with the receipt that it would have given", {
@@ -35,12 +41,22 @@ describe(`an erasure killed at random, ${COUNTS.privacyKills} times (seed ${COUN
     projector.start();
     const run = (person: string, killAt: number) => runProcess(database, folder.path, masterKeys, person, killAt);
 
-    /** A customer with an order under way, its driver's place, and a key for each of some days. */
+    /** A customer with an order under way, its driver's place, a tracking link, and a key for each of some days. */
     async function plant(customerId: string): Promise<void> {
       const position = await orders.submit({ orderId: `order-of-${customerId}`, customerId });
       await projector.waitFor(ORDER_TRACKING, position, soon());
       await log.db.collection<{ _id: string }>("driver_locations").insertOne({ _id: `order-of-${customerId}` });
       await log.db.collection(ORDER_TRACKING).updateOne({ customer_id: customerId }, { $set: { driver_location: { latitude: 1 } } });
+      const links = createTrackingLinks(
+        log.db,
+        createRevocations(log.db, () => new Date(), createLogger("silent")),
+        () => new Date(),
+      );
+      const linkId = await links.create(`order-of-${customerId}`, new Date(Date.now() + DAY_MS), {
+        role: Role.CUSTOMER,
+        subject: customerId,
+      });
+      linkIds.set(customerId, linkId);
       for (let day = 0; day < DAYS; day++) {
         const now = () => new Date(Date.now() - day * DAY_MS);
         await using privacy = await openPrivacy(log.client, log.db, { folder: folder.path, masterKeys, now });
@@ -77,6 +93,7 @@ describe(`an erasure killed at random, ${COUNTS.privacyKills} times (seed ${COUN
       places: [
         { place: "driver_locations", documents: 1 },
         { place: "order_tracking", documents: 1 },
+        { place: "tracking_links", documents: 1 },
       ],
     });
     const said = await db
@@ -87,6 +104,9 @@ describe(`an erasure killed at random, ${COUNTS.privacyKills} times (seed ${COUN
     expect(await db.collection("personal_keys").countDocuments({ person: `customer-${customerId}` })).toBe(0);
     expect(await db.collection<{ _id: string }>("driver_locations").countDocuments({ _id: `order-of-${customerId}` })).toBe(0);
     expect(await db.collection(ORDER_TRACKING).findOne({ customer_id: customerId })).toMatchObject({ driver_location: null });
+    expect(await db.collection("tracking_links").countDocuments({ order_id: `order-of-${customerId}` })).toBe(0);
+    const revoked = db.collection<{ _id: string }>("auth_revocations");
+    expect(await revoked.countDocuments({ _id: `token:${linkIds.get(customerId)}` })).toBe(1);
     expect(await log.keys.seal(`customer-${customerId}`, Buffer.from("Ada"), "order-1/note")).toBeUndefined();
     expect(await db.collection("personal_keys").countDocuments({ person: `customer-${customerId}` })).toBe(0);
   }

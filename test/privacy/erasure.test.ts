@@ -1,8 +1,10 @@
 import { fromBinary } from "@bufbuild/protobuf";
+import { BSON } from "mongodb";
 import { describe, expect, it } from "vitest";
 import { LogEntrySchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
+import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
@@ -14,6 +16,7 @@ import { ORIGIN, openPrivacy } from "./privacy-parts.ts";
 const SERVICE: TestCaller = { role: Role.SERVICE, subject: "checkout" };
 const OPERATOR: TestCaller = { role: Role.OPERATOR, subject: "operator-1" };
 const recipient = { name: "Ada Example", phone: "+4930123456" };
+const WORDS = "Ada moved, call +4930555";
 
 describe("erasing a customer", () => {
   it("takes the personal data of their orders, and of nobody else's, and says so in log, receipt and export", async () => {
@@ -37,6 +40,7 @@ describe("erasing a customer", () => {
       places: [
         { place: "driver_locations", documents: 0n },
         { place: "order_tracking", documents: 0n },
+        { place: "tracking_links", documents: 0n },
       ],
     });
 
@@ -60,6 +64,39 @@ describe("erasing a customer", () => {
     await expectProjectionRight(app);
   });
 
+  it.each([
+    ["CancelOrder", "POST", "cancel", { reason: WORDS }],
+    ["UpdateStatus", "PUT", "status", { status: "CANCELLED", note: WORDS }],
+  ])(
+    "takes the words in which they called an order off by %s; until then those who may see the recipient read them",
+    async (_, method, path, body) => {
+      await using app = await startTestApp();
+      const { tracking, audit } = clientsOf(app);
+      const ada: TestCaller = { role: Role.CUSTOMER, subject: "ada" };
+      await tracking.initTracking({ orderId: "one", storeId: "s", customerId: "ada", recipient });
+      const { body: cancelled } = await app.rest(ada, method, `/orders/tracking/one/${path}`, body);
+      expect(cancelled.order.cancellation).toMatchObject({ reason: WORDS, actor: { role: "CUSTOMER", subject: "ada" } });
+      const shown = async (caller: TestCaller) => {
+        const reader = app.client(OrderTrackingService, "grpc", caller);
+        const { order } = await reader.getTracking({ orderId: "one" });
+        const { events } = await reader.getHistory({ orderId: "one" });
+        return [order?.cancellation?.reason, order?.statusHistory.at(-1)?.note, events.at(-1)?.note];
+      };
+      for (const caller of [ada, SERVICE, { role: Role.STORE, subject: "clerk", storeId: "s" }])
+        expect(await shown(caller)).toEqual([WORDS, WORDS, WORDS]);
+      expect(await shown({ role: Role.AUDITOR, subject: "a" })).toEqual(["", "", ""]);
+      const [listed] = (await tracking.listTrackings({ customerId: "ada", minPosition: 2n })).orders;
+      expect(listed?.cancellation?.reason).toBe(WORDS);
+      const db = app.database.db(app.databaseName);
+      for (const name of ["events", "order_tracking"])
+        for await (const document of db.collection(name).find()) expect(Buffer.from(BSON.serialize(document)).includes(WORDS)).toBe(false);
+
+      await audit.eraseCustomer({ customerId: "ada" });
+      for (const caller of [ada, SERVICE]) expect(await shown(caller)).toEqual(["", "", ""]);
+      await expectProjectionRight(app);
+    },
+  );
+
   it("is refused while orders are under way, naming them, unless these are to be erased, too; they go on without personal data", async () => {
     await using app = await startTestApp();
     const { tracking, audit } = clientsOf(app);
@@ -78,6 +115,33 @@ describe("erasing a customer", () => {
     await tracking.initTracking({ orderId: "three", storeId: "s", customerId: "ada" });
     expect(await app.database.db(app.databaseName).collection("personal_keys").countDocuments()).toBe(0);
     await expectProjectionRight(app);
+  });
+
+  it("revokes the tracking links of their orders, whoever made them, and no others, and lets none be made any more", async () => {
+    await using app = await startTestApp();
+    const { tracking, audit } = clientsOf(app);
+    await tracking.initTracking({ orderId: "one", storeId: "s", customerId: "ada", recipient });
+    await tracking.initTracking({ orderId: "two", storeId: "s", customerId: "bob", recipient });
+    const ada = app.client(AuthService, "grpc", { role: Role.CUSTOMER, subject: "ada" });
+    const service = app.client(AuthService, "grpc", SERVICE);
+    const own = await ada.createTrackingLink({ orderId: "one" });
+    const others = await service.createTrackingLink({ orderId: "one" });
+    const elsewhere = await service.createTrackingLink({ orderId: "two" });
+    const answers = async () => {
+      const read = async (token: string, orderId: string) => (await app.rest(token, "GET", `/orders/tracking/${orderId}`)).status;
+      return await Promise.all([read(own.token, "one"), read(others.token, "one"), read(elsewhere.token, "two")]);
+    };
+    expect(await answers()).toEqual([200, 200, 200]);
+
+    const { receipt } = await audit.eraseCustomer({ customerId: "ada", includeOrdersUnderWay: true });
+    expect(receipt?.places).toContainEqual(expect.objectContaining({ place: "tracking_links", documents: 2n }));
+    expect(await answers()).toEqual([401, 401, 200]);
+    const kept = app.database.db(app.databaseName).collection("tracking_links");
+    expect(await kept.distinct("order_id")).toEqual(["two"]);
+    for (const client of [ada, service])
+      await expect(client.createTrackingLink({ orderId: "one" })).rejects.toThrow("customer ada has been erased: no links");
+    expect(await kept.distinct("order_id")).toEqual(["two"]);
+    expect((await service.createTrackingLink({ orderId: "two" })).token).not.toBe("");
   });
 
   it("answers a request_id of before the erasure with its first answer, without the personal data", async () => {

@@ -2,6 +2,7 @@ import { Code } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
+import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startTestApp, type TestCaller } from "../support/app.ts";
 
@@ -39,6 +40,16 @@ describe("exporting what is held on a customer", () => {
     await app.rest(ADA, "POST", "/orders/tracking/two/cancel", { reason: "changed my mind" });
     const [, two] = (await app.rest(ADA, "GET", "/privacy/customers/ada/export")).body.orders;
     expect(two).toMatchObject({ order: { order_id: "two" }, addresses: [{ position: "7", address: "127.0.0.1" }] });
+    const auth = app.client(AuthService, "grpc", ADA);
+    const own = await auth.createTrackingLink({ orderId: "two", expiresIn: 3600 });
+    await app.client(AuthService, "grpc", SERVICE).createTrackingLink({ orderId: "two" });
+    const linked = (await app.rest(ADA, "GET", "/privacy/customers/ada/export")).body;
+    expect(linked.orders[1].links).toEqual([
+      { link_id: own.linkId, created_at: expect.stringMatching(/Z$/), expires_at: expect.stringMatching(/Z$/) },
+    ]);
+    const [{ created_at, expires_at }] = linked.orders[1].links;
+    expect(Date.parse(expires_at) - Date.parse(created_at)).toBeGreaterThan(3_590_000);
+    expect(JSON.stringify(linked)).not.toContain(own.token);
     // A driver's own data is not the customer's before the driver comes.
     expect(JSON.stringify(first.body)).not.toContain("Kim");
     const token = encodeURIComponent(first.body.next_page_token);

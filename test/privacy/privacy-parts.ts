@@ -1,5 +1,7 @@
 import { join } from "node:path";
 import type { Db, MongoClient } from "mongodb";
+import { createRevocations } from "../../src/access/revocations.ts";
+import { createTrackingLinks } from "../../src/access/tracking-links.ts";
 import { evolvePerson, personStream } from "../../src/domain/person.ts";
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { createAppender } from "../../src/log/appender.ts";
@@ -58,7 +60,7 @@ export async function openPrivacy(
     db,
     keys,
     file: await openErasureFile(join(folder, "erasures.ndjson")),
-    places: createPersonalPlaces(db),
+    places: createPersonalPlaces(db, createTrackingLinks(db, createRevocations(db, now, logger), now).revokeAll),
     caughtUp: () => within(20_000, async (signal) => projector.waitFor(ORDER_TRACKING, await reader.head(), signal)),
     head: reader.head,
     record: createErasureRecorder(people, reader),

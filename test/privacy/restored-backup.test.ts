@@ -1,14 +1,16 @@
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
+import { soon } from "../projections/orders.ts";
 import { startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
 import { type Dump, dumpOf, restore } from "../support/dump.ts";
 import { eventually } from "../support/eventually.ts";
 import { testDatabase } from "../support/mongo.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
+import { openPrivacy } from "./privacy-parts.ts";
 
 const SERVICE: TestCaller = { role: Role.SERVICE, subject: "checkout" };
 const OPERATOR: TestCaller = { role: Role.OPERATOR, subject: "operator-1" };
@@ -48,6 +50,60 @@ describe("restoring a backup of before an erasure", () => {
     expect(await database.db.collection("events").find({ stream: "customer-ada" }).toArray()).toMatchObject([
       { _id: 3, version: 1, types: ["CustomerErased"] },
     ]);
+  });
+
+  it.each(["the whole database", "the keys alone"])("is noticed by a process that runs on: %s", { timeout: 90_000 }, async (what) => {
+    await using database = await testDatabase();
+    await using folder = await temporaryFolder();
+    const environment = { DATABASE_NAME: database.name, DATA_DIR: folder.path };
+    const whole = what === "the whole database";
+    {
+      await using app = await startKept(environment);
+      const { tracking, audit } = clientsOf(app);
+      await tracking.initTracking({ orderId: "one", storeId: "s", customerId: "ada", recipient });
+      await tracking.initTracking({ orderId: "two", storeId: "s", customerId: "bob", recipient });
+      const dump = await dumpOf(database.db);
+      await audit.eraseCustomer({ customerId: "ada", includeOrdersUnderWay: true });
+      if (!whole) await erasedLongAgo(database.db, folder.path);
+      for (let time = 1; time <= (whole ? 2 : 1); time++) {
+        const before = app.log.length;
+        // Collection after collection: of the whole it may be noticed more than once that something is missing.
+        await restore(database.db, whole ? dump : new Map([...dump].filter(([name]) => name === "personal_keys")));
+        await eventually(async () => {
+          expect(app.log.slice(before).join("")).toContain("erased again");
+          expect(await database.db.collection("personal_keys").distinct("person")).toEqual(["customer-bob"]);
+        }, 25_000);
+        expect((await tracking.getTracking({ orderId: "one" })).order?.recipient).toBeUndefined();
+        expect((await tracking.getTracking({ orderId: "two" })).order?.recipient).toMatchObject(recipient);
+        await eventually(() => expect(app.log.slice(before).join("")).toContain("start every process anew"));
+      }
+    }
+    await using app = await startKept(environment);
+    expect(app.log.filter((line) => line.includes("erased again"))).toEqual([]);
+    await eventually(async () =>
+      expect((await clientsOf(app).audit.exportCustomerData({ customerId: "ada" })).erasure).toMatchObject({ position: 3n }),
+    );
+  });
+
+  it("is noticed of each of many people, in turns", async () => {
+    await using database = await testDatabase();
+    await using folder = await temporaryFolder();
+    const { client, db } = database;
+    const people = Array.from({ length: 600 }, (_, n) => `customer-${n}`);
+    const last = "customer-599";
+    await using first = await openPrivacy(client, db, { folder: folder.path, masterKeys: MASTER_KEYS });
+    expect(await first.keys.seal(last, Buffer.from("Ada"), "order-1/note")).toBeDefined();
+    const requested = { requested_at: new Date(Date.now() + 60_000), requested_by: { role: Role.OPERATOR, subject: "o" } };
+    const lines = people.map((person) => JSON.stringify({ person, ...requested }));
+    await writeFile(join(folder.path, "erasures.ndjson"), lines.join("\n"));
+    await using next = await openPrivacy(client, db, { folder: folder.path, masterKeys: MASTER_KEYS });
+    const erasures = db.collection<{ _id: string }>("erasures");
+    const done = { ...requested, door: 1, request_id: "", correlation_id: "", key_ids: [], places: {}, done_at: new Date(), orders: 0 };
+    await erasures.insertMany(people.map((_id) => ({ _id, ...done, changed_at: new Date(0), position: 1 })));
+    expect(await next.erasures.finish(soon())).toBe(0);
+    expect(await next.erasures.finish(soon())).toBe(1);
+    expect(next.said.filter((line) => line.includes("erased again"))).toEqual([expect.stringContaining(last)]);
+    expect(await db.collection("personal_keys").countDocuments()).toBe(0);
   });
 
   it("is told of once: the next start finds nobody", async () => {
@@ -96,6 +152,18 @@ const MASTER_KEYS = Buffer.alloc(32, 9).toString("base64");
 /** The application on a database that outlives it. */
 function startKept(environment: NodeJS.ProcessEnv): Promise<TestApp> {
   return startTestApp(environment);
+}
+
+/**
+ * Has an erasure look as if it were long ago, and waits until the process knows. Keys of those who were erased in the last
+ * seconds go without a word, for they may have been made meanwhile.
+ */
+async function erasedLongAgo(db: Db, folder: string): Promise<void> {
+  const erasures = db.collection<{ _id: string; changed_at: Date }>("erasures");
+  const erasure = await erasures.findOneAndUpdate({ _id: "customer-ada" }, { $set: { changed_at: new Date(0) } });
+  if (!erasure) throw new Error("nobody has been erased");
+  await erasures.insertOne({ ...erasure, _id: "customer-carol" });
+  await eventually(async () => expect(await readFile(join(folder, "erasures.ndjson"), "utf8")).toContain("customer-carol"));
 }
 
 function clientsOf(app: TestApp) {

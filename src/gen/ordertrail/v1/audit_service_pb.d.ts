@@ -1071,6 +1071,13 @@ export declare type CustomerOrder = Message<"ordertrail.v1.CustomerOrder"> & {
    * @generated from field: repeated ordertrail.v1.CustomerAddress addresses = 3;
    */
   addresses: CustomerAddress[];
+
+  /**
+   * The tracking links that the customer made to it and that have not expired, oldest first. Their tokens are not kept.
+   *
+   * @generated from field: repeated ordertrail.v1.CustomerLink links = 4;
+   */
+  links: CustomerLink[];
 };
 
 /**
@@ -1112,6 +1119,40 @@ export declare type CustomerAddress = Message<"ordertrail.v1.CustomerAddress"> &
  * Use `create(CustomerAddressSchema)` to create a new message.
  */
 export declare const CustomerAddressSchema: GenMessage<CustomerAddress>;
+
+/**
+ * A tracking link that the customer made.
+ *
+ * @generated from message ordertrail.v1.CustomerLink
+ */
+export declare type CustomerLink = Message<"ordertrail.v1.CustomerLink"> & {
+  /**
+   * Identifies it: by this it may be revoked.
+   *
+   * @generated from field: string link_id = 1;
+   */
+  linkId: string;
+
+  /**
+   * When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 2;
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * Until when it shows the order, unless it is revoked.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 3;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message ordertrail.v1.CustomerLink.
+ * Use `create(CustomerLinkSchema)` to create a new message.
+ */
+export declare const CustomerLinkSchema: GenMessage<CustomerLink>;
 
 /**
  * Reads and proves the history, and looks after the people in it. The log is a transparency log: its tree is that of RFC 6962 over the
@@ -1196,8 +1237,8 @@ export declare const AuditService: GenService<{
     output: typeof ExplainOrderResponseSchema;
   },
   /**
-   * Forgets a customer: destroys the keys of their personal data, removes what is held of them in the clear, and records
-   * that it was done and by whom. Their orders stay, with statuses and counts. Done again, it answers the same receipt.
+   * Forgets a customer: destroys the keys of their personal data, removes what is held of them in the clear, revokes the
+   * tracking links of their orders, and records that it was done and by whom. Their orders stay, with statuses and counts. Done again, it answers the same receipt.
    * Once it has begun it is finished, by another process if need be. Fails with FAILED_PRECONDITION while the customer has
    * orders under way, unless these are to be erased, too.
    *
@@ -1209,8 +1250,8 @@ export declare const AuditService: GenService<{
     output: typeof EraseCustomerResponseSchema;
   },
   /**
-   * Gives all that is held on a customer, as they themselves may see it: every order with its personal data, its history
-   * and where its driver is. In pages, newest order first.
+   * Gives all that is held on a customer, as they themselves may see it: every order with its personal data, its history,
+   * where its driver is, from where they acted on it and the tracking links that they made. In pages, newest order first.
    *
    * @generated from rpc ordertrail.v1.AuditService.ExportCustomerData
    */

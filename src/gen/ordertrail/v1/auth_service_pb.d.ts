@@ -414,7 +414,8 @@ export declare const AuthService: GenService<{
     output: typeof RevokeAccessResponseSchema;
   },
   /**
-   * Makes a token that shows one order, without personal data but the driver's first name, to whoever holds it.
+   * Makes a token that shows one order, without personal data but the driver's first name, to whoever holds it. Fails with
+   * CUSTOMER_ERASED when the order's customer has been erased: that has revoked all links there were.
    *
    * @generated from rpc ordertrail.v1.AuthService.CreateTrackingLink
    */

@@ -516,7 +516,7 @@ export declare const AddressSchema: GenMessage<Address>;
  */
 export declare type Cancellation = Message<"ordertrail.v1.Cancellation"> & {
   /**
-   * Why.
+   * Why. What a customer gave as the reason is shown to those with the right to see the recipient, and gone with their data.
    *
    * @generated from field: string reason = 1;
    */

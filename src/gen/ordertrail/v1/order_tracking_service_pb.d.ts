@@ -439,7 +439,7 @@ export declare type UpdateStatusRequest = Message<"ordertrail.v1.UpdateStatusReq
   status: OrderStatus;
 
   /**
-   * A remark, up to 1000 characters; for CANCELLED the reason, up to 200 and without personal data.
+   * A remark, up to 1000 characters; for CANCELLED the reason, up to 200: without personal data, unless a customer gives it.
    *
    * @generated from field: string note = 3;
    */
@@ -962,7 +962,7 @@ export declare type CancelOrderRequest = Message<"ordertrail.v1.CancelOrderReque
   orderId: string;
 
   /**
-   * Why; not the place for personal data.
+   * Why. What a customer gives is sealed like a remark; from all others not the place for personal data.
    *
    * @generated from field: string reason = 2;
    */

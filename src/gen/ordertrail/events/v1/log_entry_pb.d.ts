@@ -161,7 +161,7 @@ export declare type Event = Message<"ordertrail.events.v1.Event"> & {
   inferred: boolean;
 
   /**
-   * A remark of the actor (UTF-8 text), sealed under the customer's key.
+   * A remark of the actor (UTF-8 text), sealed under the customer's key; of an order that a customer called off, the reason.
    *
    * @generated from field: ordertrail.events.v1.Sealed note = 2;
    */

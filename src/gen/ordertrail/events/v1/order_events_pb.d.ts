@@ -498,7 +498,8 @@ export declare const DeliveryFailedSchema: GenMessage<DeliveryFailed>;
  */
 export declare type OrderCancelled = Message<"ordertrail.events.v1.OrderCancelled"> & {
   /**
-   * Why. Plain text, so that it outlives the erasure of the customer: not the place for personal data.
+   * Why, as an organisation gave it. Plain text, so that it outlives the erasure of the customer: not the place for personal
+   * data. Empty where a customer called it off: their own words are the event's note. In entries of old, theirs may stand here.
    *
    * @generated from field: string reason = 1;
    */
