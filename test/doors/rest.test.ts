@@ -234,7 +234,8 @@ describe("the REST door", () => {
       ["of another order", { order_id: "order-2", status: "IN_TRANSIT" }, ["order_id same_as_path"]],
       ["with a field given by both its names", { requestId: "r", request_id: "r", status: "IN_TRANSIT" }, ["request_id duplicate"]],
       ["with half a surrogate pair", { note: "\ud800", status: "IN_TRANSIT" }, ["note well_formed"]],
-      ["with a rule of the whole message broken", { status: "CANCELLED", note: "x".repeat(201) }, ["note reason_length"]],
+      ["with a rule of the whole message broken", { status: "CANCELLED", note: "x".repeat(201) }, ["note reason"]],
+      ["without the reason of a cancellation", { status: "CANCELLED", note: " " }, ["note reason"]],
     ])("a body %s", async (_what, body, expected) => {
       const answer = await call("PUT", "/orders/tracking/order-1/status", body);
       expect(answer.status).toBe(400);

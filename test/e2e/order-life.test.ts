@@ -257,7 +257,7 @@ describe("an order's whole life", () => {
     for (const [method, suffix, body] of [
       ["GET", "", undefined],
       ["GET", "/history", undefined],
-      ["PUT", "/status", { status: "CANCELLED" }],
+      ["PUT", "/status", { status: "CANCELLED", note: "mine now" }],
       ["POST", "/cancel", { reason: "mine now" }],
       ["PUT", "/substitutions", { resolutions: [{ substitution_id: "s-1", approved: true }] }],
     ] as const) {
