@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import type { DescMethod, DescMethodServerStreaming, DescMethodUnary, JsonObject, Message } from "@bufbuild/protobuf";
 import {
   Code,
@@ -21,7 +21,7 @@ import {
 } from "@connectrpc/connect-node";
 import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
-import { CALLER_LEFT, whenAborted } from "./deadline.ts";
+import { CALLER_LEFT, timeoutIn, whenAborted } from "./deadline.ts";
 import type { Dispatcher, Incoming, ReadRequest } from "./dispatch.ts";
 import { CallFailure, errorDetails, toCallFailure } from "./errors.ts";
 import { readJsonBody } from "./json-body.ts";
@@ -61,10 +61,14 @@ const WHENCE = createContextKey<ReturnType<typeof peerOf>>(
   { description: "where the call comes from" },
 );
 
+const COMPRESSIONS: readonly Compression[] = [compressionGzip, compressionBrotli];
+/** More than any error takes, with a hundred violations. */
+const MAX_ERROR_BYTES = 4 * 1024 * 1024;
+
 /** The dispatcher's services as Connect, gRPC-Web and gRPC serve them. */
 export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping }: ConnectDoorOptions): ConnectDoor {
   const options = {
-    acceptCompression: [compressionGzip, compressionBrotli].map(blamingCaller),
+    acceptCompression: COMPRESSIONS.map(blamingCaller),
     interceptors: [blameStreamsCaller],
     readMaxBytes: maxRequestBytes,
     writeMaxBytes: maxResponseBytes,
@@ -100,7 +104,7 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       contextValues.set(READ, read);
       const universalRequest = universalRequestOf(request, response, contextValues, read && {});
       const answer = await handler(universalRequest);
-      await universalResponseToNodeResponse(answer.status === 500 ? await blamed(answer, handler.method) : answer, response);
+      await universalResponseToNodeResponse(await explained(answer, handler.method, request.headers), response);
       return true;
     },
     methodsOf: (path) => connectHandlers.get(path)?.allowedMethods ?? [],
@@ -171,15 +175,48 @@ function toConnectError(thrown: unknown, { traceId }: Pick<Incoming, "traceId">)
   return new ConnectError(message, shape.code, headers, errorDetails(failure), failure);
 }
 
-/** The library calls bytes that are no message a fault of its own; they are the caller's mistake. */
-async function blamed(answer: UniversalServerResponse, method: DescMethod): Promise<UniversalServerResponse> {
+/**
+ * The library answers what it cannot read without a reason, quotes it, which may be personal, or calls it a fault of its
+ * own. All of that is the caller's mistake, and told like any other. Answers of streams have status 200.
+ */
+async function explained(
+  answer: UniversalServerResponse,
+  method: DescMethod,
+  headers: IncomingHttpHeaders,
+): Promise<UniversalServerResponse> {
+  if (answer.status < 400) return answer;
   const chunks: Uint8Array[] = [];
   for await (const chunk of answer.body ?? []) chunks.push(chunk);
   const bytes = Buffer.concat(chunks);
-  if (!bytes.includes('"message":"parse binary: ')) return { ...answer, body: createAsyncIterable<Uint8Array>([bytes]) };
-  const body = errorToJsonBytes(noMessage(method), {});
-  answer.header?.delete("content-length");
-  return { ...answer, status: 400, body: createAsyncIterable([body]) };
+  const header = new Headers(answer.header);
+  const packing = COMPRESSIONS.find(({ name }) => name === header.get("content-encoding"));
+  const text = Buffer.from(packing ? await packing.decompress(bytes, MAX_ERROR_BYTES) : bytes).toString();
+  const mistake = mistakeIn(answer.status, text, method, headers);
+  if (!mistake) return { ...answer, body: createAsyncIterable<Uint8Array>([bytes]) };
+  for (const name of ["content-length", "content-encoding"]) header.delete(name);
+  header.set("content-type", "application/json");
+  const body = errorToJsonBytes(asConnectError(mistake), {});
+  return { ...answer, header, status: answer.status === 500 ? 400 : answer.status, body: createAsyncIterable([body]) };
+}
+
+function mistakeIn(status: number, body: string, method: DescMethod, headers: IncomingHttpHeaders): Refusal | undefined {
+  if (body.includes('"details":')) return undefined;
+  if (status === 415)
+    return new Refusal("UNSUPPORTED_MEDIA_TYPE", "this content type cannot be read here; send application/json for Connect");
+  if (status === 501) return new Refusal("UNSUPPORTED_MEDIA_TYPE", "the body must be compressed by gzip or br, or not at all");
+  if (status === 500) return body.includes('"message":"parse binary: ') ? noMessage(method) : undefined;
+  if (status !== 400) return undefined;
+  return mistakeInTimeout(headers) ?? noMessage(method);
+}
+
+function mistakeInTimeout(headers: IncomingHttpHeaders): Refusal | undefined {
+  try {
+    timeoutIn(headers);
+    return undefined;
+  } catch (refusal) {
+    if (refusal instanceof Refusal) return refusal;
+    throw refusal;
+  }
 }
 
 /** The library calls bytes that do not unpack a fault of its own, in most cases. */
@@ -191,13 +228,13 @@ function blamingCaller(compression: Compression): Compression {
         return await compression.decompress(bytes, readMaxBytes);
       } catch (error) {
         if (error instanceof ConnectError && error.code === Code.ResourceExhausted) throw error;
-        throw malformed(`the body does not unpack by ${compression.name}`);
+        throw asConnectError(new Refusal("MALFORMED_REQUEST", `the body does not unpack by ${compression.name}`));
       }
     },
   };
 }
 
-/** As `blamed`, for streams, whose errors come in an answer with status 200. The library would also quote what it cannot read. */
+/** As `explained`, for streams, whose errors come in an answer with status 200. The library would also quote what it cannot read. */
 const blameStreamsCaller: Interceptor = (next) => (request) =>
   next(request.stream ? { ...request, message: blamingOf(request.message, request.method) } : request);
 
@@ -207,16 +244,16 @@ async function* blamingOf<Item>(messages: AsyncIterable<Item>, method: DescMetho
   } catch (error) {
     const { code, cause } = ConnectError.from(error);
     if (cause instanceof CallFailure || ![Code.Internal, Code.InvalidArgument].includes(code)) throw error;
-    throw noMessage(method);
+    throw asConnectError(noMessage(method));
   }
 }
 
-function noMessage({ input }: DescMethod): ConnectError {
-  return malformed(`the message is not a ${input.typeName}: use the protos that reflection tells`);
+function noMessage({ input }: DescMethod): Refusal {
+  return new Refusal("MALFORMED_REQUEST", `the message is not a ${input.typeName}: use the protos that reflection tells`);
 }
 
-function malformed(detail: string): ConnectError {
-  return toConnectError(new Refusal("MALFORMED_REQUEST", detail), { traceId: "" });
+function asConnectError(refusal: Refusal): ConnectError {
+  return toConnectError(refusal, { traceId: "" });
 }
 
 function checkProtocol({ allowedMethods, supportedContentType }: UniversalHandler, { method = "", headers }: IncomingMessage): void {

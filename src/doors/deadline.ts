@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from "node:http";
 import { Refusal } from "../domain/refusal.ts";
 
 /** Calls its argument, with the reason, when a call is to end before it is answered. Does so at most a few times. */
@@ -62,4 +63,15 @@ export function whenAborted(signal: AbortSignal): WhenEnded {
     if (signal.aborted) end(signal.reason);
     else signal.addEventListener("abort", () => end(signal.reason), { once: true });
   };
+}
+
+const TIMEOUT_HEADER = "connect-timeout-ms";
+
+/** For how many milliseconds the caller of the HTTP port waits, if they say. Throws a Refusal for what is no such number. */
+export function timeoutIn(headers: IncomingHttpHeaders): number | undefined {
+  const timeout = headers[TIMEOUT_HEADER];
+  if (timeout === undefined) return undefined;
+  if (typeof timeout !== "string" || !/^\d{1,10}$/.test(timeout))
+    throw new Refusal("MALFORMED_REQUEST", "Connect-Timeout-Ms must be a whole number of milliseconds, of at most 10 digits");
+  return Number(timeout);
 }

@@ -1,8 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Message } from "@bufbuild/protobuf";
-import { Refusal } from "../domain/refusal.ts";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
-import { CALLER_LEFT } from "./deadline.ts";
+import { CALLER_LEFT, timeoutIn } from "./deadline.ts";
 import type { Dispatcher } from "./dispatch.ts";
 import { sendJson } from "./http-answer.ts";
 import { readJsonBody } from "./json-body.ts";
@@ -12,7 +11,6 @@ import { readRestRequest } from "./rest-request.ts";
 import { createRestRoutes, type RestRoute } from "./rest-routes.ts";
 
 /** By how many milliseconds the caller wants the answer: Connect's header, as both are served on one port. */
-const TIMEOUT_HEADER = "connect-timeout-ms";
 
 export type RestDoorOptions = {
   readonly dispatcher: Dispatcher;
@@ -57,7 +55,7 @@ export function createRestDoor({ dispatcher, maxRequestBytes }: RestDoorOptions)
         authorization: request.headers.authorization,
         traceId,
         whenEnded: (end) => response.once("close", () => end(CALLER_LEFT)),
-        timeoutMs: timeoutOf(request),
+        timeoutMs: timeoutIn(request.headers),
         ...peerOf(request),
       });
       sendJson(response, 200, JSON.stringify(answerOf(route, output)));
@@ -70,12 +68,4 @@ function answerOf({ method, responseBody }: RestRoute, output: Message) {
   const whole = writeMessage(method.output, output);
   if (!responseBody) return whole;
   return typeof whole === "object" && whole !== null && !Array.isArray(whole) ? (whole[responseBody.name] ?? {}) : {};
-}
-
-function timeoutOf({ headers }: IncomingMessage): number | undefined {
-  const timeout = headers[TIMEOUT_HEADER];
-  if (timeout === undefined) return undefined;
-  if (typeof timeout !== "string" || !/^\d{1,10}$/.test(timeout))
-    throw new Refusal("MALFORMED_REQUEST", "Connect-Timeout-Ms must be a whole number of milliseconds, of at most 10 digits");
-  return Number(timeout);
 }

@@ -140,6 +140,32 @@ describe("the Connect door", () => {
     expect(failure).toMatchObject({ code: Code.InvalidArgument, reason: body === "" ? "VALIDATION_FAILED" : "MALFORMED_REQUEST" });
   });
 
+  it.each<[string, RequestInit & { readonly query?: string }, number, string]>([
+    ["a time-out that is no number", { headers: { "connect-timeout-ms": "abc" } }, 400, "MALFORMED_REQUEST"],
+    ["a time-out of too many digits", { headers: { "connect-timeout-ms": "99999999999" } }, 400, "MALFORMED_REQUEST"],
+    ["a coding that is not known", { headers: { "content-encoding": "nope" } }, 501, "UNSUPPORTED_MEDIA_TYPE"],
+    ["packed JSON that is none", { headers: { "content-encoding": "gzip" }, body: gzipSync("{secret") }, 400, "MALFORMED_REQUEST"],
+    [
+      "a type of gRPC-Web's that is not spoken",
+      { headers: { "content-type": "application/grpc-web-text" } },
+      415,
+      "UNSUPPORTED_MEDIA_TYPE",
+    ],
+    ["a GET without a message", { method: "GET" }, 415, "UNSUPPORTED_MEDIA_TYPE"],
+    ["a GET with a message that is none", { method: "GET", query: "?encoding=json&message=%7Bsecret" }, 400, "MALFORMED_REQUEST"],
+  ])("gives a reason for refusing %s", async (_what, { query = "", headers, method = "POST", ...init }, status, reason) => {
+    const response = await fetch(`${doors.http.url}${GET_TRACKING}${query}`, {
+      method,
+      headers: { authorization: OPERATOR, ...(method === "POST" && { "content-type": "application/json" }), ...headers },
+      ...(method === "POST" && { body: "{}" }),
+      ...init,
+    });
+    expect(response.status).toBe(status);
+    const { message, ...failure } = await failureIn(response);
+    expect(failure.reason).toBe(reason);
+    expect(message).not.toContain("secret");
+  });
+
   it("takes a compressed request", async () => {
     const response = await post(GET_TRACKING, gzipSync('{"orderId":"order-1"}'), { "content-encoding": "gzip" });
     expect(await response.json()).toMatchObject({ order: { orderId: "order-1" } });
