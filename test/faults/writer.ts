@@ -2,9 +2,10 @@
 // address, the database, the seed of its choices, the first number that it gives to a request, and the requests that an
 // earlier process has left open. It prints "try ID ." before it sends a request, and "ack ID POSITION ." once it is answered.
 import { setTimeout as pause } from "node:timers/promises";
+import { create } from "@bufbuild/protobuf";
 import { MongoError } from "mongodb";
 import { Refusal, Unavailable } from "../../src/domain/refusal.ts";
-import type { Event } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
+import { EventSchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { createTransactor } from "../../src/log/transact.ts";
 import { createUnchangedCommands } from "../../src/log/unchanged-commands.ts";
@@ -49,7 +50,7 @@ async function lane(): Promise<void> {
 
 async function send(id: string): Promise<number> {
   const [number, stream = ""] = id.split(".");
-  const kind: Event["kind"]["case"] = Number(number) % 3 === 0 ? "pickingResumed" : "pickingStarted";
+  const kind = Number(number) % 3 === 0 ? "pickingResumed" : "pickingStarted";
   for (;;) {
     try {
       const { position } = await transactor.transact(stream, {
@@ -58,7 +59,7 @@ async function send(id: string): Promise<number> {
         correlationId: "",
         actor: { role: Role.SERVICE, subject: "writer" },
         door: Door.GRPC,
-        decide: () => [{ kind: { case: kind, value: {} } } as Event],
+        decide: () => [create(EventSchema, { kind: { case: kind, value: {} } })],
       });
       return position;
     } catch (error) {
