@@ -38,6 +38,19 @@ export function formatTable(rows: readonly Row[]): string {
   return [line(head), line(widths.map((width) => "-".repeat(width))), ...body.map(line)].join("\n");
 }
 
+const BEGIN = "<!-- results: written by a full run of `npm run bench` -->";
+const END = "<!-- end of results -->";
+
+/** README's text with these results in the place of those before: what was measured, the figure, and its target. */
+export function withSummary(readme: string, rows: readonly Row[], { date, machine, commit }: Circumstances): string {
+  const [before, rest] = readme.split(BEGIN, 2);
+  const after = rest?.split(END, 2)[1];
+  if (before === undefined || after === undefined) throw new Error(`README.md has no place for the results: add the lines\n${BEGIN}\n${END}`);
+  const lines = rows.map(({ what, figure, target, reached }) => `| ${what} | ${figure} | ${target}${reached ? "" : " (short)"} |`);
+  const table = ["| measure | figure | target |", "|---|---|---|", ...lines].join("\n");
+  return `${before}${BEGIN}\nMeasured ${date} at ${commit}, on ${machine}:\n\n${table}\n${END}${after}`;
+}
+
 /** The page that a full run leaves behind. */
 export function formatPage(
   rows: readonly Row[],

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { startMongod } from "../src/embedded/mongod.ts";
@@ -14,7 +14,7 @@ import { type PreparedLog, prepareLog } from "./prepared-log.ts";
 import { processes } from "./processes.ts";
 import { readLog } from "./read-log.ts";
 import { rebuild } from "./rebuild.ts";
-import { formatPage, formatTable, readCircumstances } from "./results.ts";
+import { formatPage, formatTable, readCircumstances, withSummary } from "./results.ts";
 import { rpc } from "./rpc.ts";
 
 /** All that is measured, in the order of the table. */
@@ -25,6 +25,7 @@ const FULL = { rounds: 9, longRounds: 3, load: { warmUpMs: 500, measureMs: 2000 
 const QUICK = { rounds: 3, longRounds: 2, load: { warmUpMs: 300, measureMs: 1000 }, bigLogEntries: 50_000 };
 
 const RESULTS = join(import.meta.dirname, "RESULTS.md");
+const README = join(import.meta.dirname, "../README.md");
 /** On the project's own disk: in a temporary folder held in memory, durability would cost nothing. */
 const SCRATCH = join(import.meta.dirname, "../.cache");
 
@@ -75,7 +76,8 @@ async function runMeasures(): Promise<number> {
     say("bench/RESULTS.md is left as it was: only a full run writes it");
   } else {
     await writeFile(RESULTS, formatPage(rows, circumstances, settings));
-    say("written to bench/RESULTS.md");
+    await writeFile(README, withSummary(await readFile(README, "utf8"), rows, circumstances));
+    say("written to bench/RESULTS.md, and the figures to README.md");
   }
   return rows.every(({ reached }) => reached) ? 0 : 1;
 }
