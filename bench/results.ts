@@ -45,7 +45,8 @@ const END = "<!-- end of results -->";
 export function withSummary(readme: string, rows: readonly Row[], { date, machine, commit }: Circumstances): string {
   const [before, rest] = readme.split(BEGIN, 2);
   const after = rest?.split(END, 2)[1];
-  if (before === undefined || after === undefined) throw new Error(`README.md has no place for the results: add the lines\n${BEGIN}\n${END}`);
+  if (before === undefined || after === undefined)
+    throw new Error(`README.md has no place for the results: add the lines\n${BEGIN}\n${END}`);
   const lines = rows.map(({ what, figure, target, reached }) => `| ${what} | ${figure} | ${target}${reached ? "" : " (short)"} |`);
   const table = ["| measure | figure | target |", "|---|---|---|", ...lines].join("\n");
   return `${before}${BEGIN}\nMeasured ${date} at ${commit}, on ${machine}:\n\n${table}\n${END}${after}`;

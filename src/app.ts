@@ -45,6 +45,7 @@ import { createLogClient } from "./log/log-client.ts";
 import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
 import { createUnchangedCommands } from "./log/unchanged-commands.ts";
+import { startNatsClient } from "./nats/nats-client.ts";
 import { configuredKeyWrapper } from "./privacy/configured-key-wrapper.ts";
 import { openErasureFile } from "./privacy/erasure-file.ts";
 import { createErasures, ensureErasureIndexes, within } from "./privacy/erasures.ts";
@@ -255,6 +256,8 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     maxDeadlineMs: config.maxDeadlineMs,
     stopping: stopping.signal,
   });
+  const nats = config.natsUrl === undefined ? undefined : startNatsClient({ url: config.natsUrl, tlsFiles: config.natsTls }, logger);
+  if (nats) parts.defer(() => nats.stop());
   const readiness = createReadiness(
     {
       mongodb: () => db.command({ ping: 1 }),
@@ -262,6 +265,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     },
     logger,
     {
+      ...(nats && { nats: nats.check }),
       [AUDIT_TREE]: async () => {
         const { problem } = await readTreeState(db, checkpoints, now);
         if (problem !== undefined) throw new Error(problem);

@@ -78,6 +78,24 @@ const SETTINGS = {
     requiredInProduction: ["NATS_URL"],
     parse: (text) => urlText(text, ["nats:", "tls:"]),
   }),
+  natsTlsCaFile: optional({
+    name: "NATS_TLS_CA_FILE",
+    description: "PEM file of the CAs that NATS's certificate must come from. Set, connections to NATS use TLS.",
+    example: "/etc/ordertrail/nats-ca.pem",
+    parse: readablePath,
+  }),
+  natsTlsCertFile: optional({
+    name: "NATS_TLS_CERT_FILE",
+    description: "PEM file of the certificate that Ordertrail shows to NATS. Set, connections to NATS use TLS.",
+    example: "/etc/ordertrail/nats-client.pem",
+    parse: readablePath,
+  }),
+  natsTlsKeyFile: optional({
+    name: "NATS_TLS_KEY_FILE",
+    description: "PEM file of the private key of NATS_TLS_CERT_FILE.",
+    example: "/etc/ordertrail/nats-client.key",
+    parse: readablePath,
+  }),
   roles: defaulted({
     name: "ROLES",
     description: "What this process does: `api` answers calls, `projector` keeps the read models.",
@@ -428,6 +446,7 @@ export type Config = Values & {
   readonly httpTls: ServerTlsFiles | undefined;
   /** For connections to MongoDB. */
   readonly mongodbTls: ClientTlsFiles;
+  readonly natsTls: ClientTlsFiles;
   /** For the command line's own calls to a running instance. */
   readonly cliTls: ClientTlsFiles;
 };
@@ -468,6 +487,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     grpcTls: tlsFiles(values.grpcTlsCertFile, values.grpcTlsKeyFile, values.grpcTlsClientCaFile, values.grpcTlsClientCert),
     httpTls: tlsFiles(values.httpTlsCertFile, values.httpTlsKeyFile, values.httpTlsClientCaFile, values.httpTlsClientCert),
     mongodbTls: { caFile: values.mongodbTlsCaFile, certFile: values.mongodbTlsCertFile, keyFile: values.mongodbTlsKeyFile },
+    natsTls: { caFile: values.natsTlsCaFile, certFile: values.natsTlsCertFile, keyFile: values.natsTlsKeyFile },
     cliTls: { caFile: values.cliCaFile, certFile: values.cliCertFile, keyFile: values.cliKeyFile },
   };
 }
@@ -550,6 +570,8 @@ const DEPENDENT: readonly (readonly [needed: string, dependent: string])[] = [
   ]),
   ["MONGODB_TLS_KEY_FILE", "MONGODB_TLS_CERT_FILE"],
   ["MONGODB_TLS_CERT_FILE", "MONGODB_TLS_KEY_FILE"],
+  ["NATS_TLS_KEY_FILE", "NATS_TLS_CERT_FILE"],
+  ["NATS_TLS_CERT_FILE", "NATS_TLS_KEY_FILE"],
   ["CLI_KEY_FILE", "CLI_CERT_FILE"],
   ["CLI_CERT_FILE", "CLI_KEY_FILE"],
 ];

@@ -41,7 +41,7 @@ async function run(config: Config, logger: Logger): Promise<void> {
   const mongodbUrl = config.mongodbUrl ?? (await keepOwn("mongod", startMongod, config, logger, cleanup));
   const natsUrl = config.natsUrl ?? (await keepOwn("nats-server", startNatsServer, config, logger, cleanup));
   const { createApp } = await loading;
-  const app = await createApp({ ...config, mongodbUrl }, logger);
+  const app = await createApp({ ...config, mongodbUrl, natsUrl }, logger);
   cleanup.defer(() => app.stop());
 
   const addresses = { ...app.addresses, mongodb: publicAddress(mongodbUrl), nats: publicAddress(natsUrl) };

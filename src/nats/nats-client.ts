@@ -1,0 +1,79 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { type ConnectionOptions, connect, type NatsConnection } from "nats";
+import type { Logger } from "pino";
+import { type ClientTlsFiles, readClientTls } from "../tls-files.ts";
+
+/** How this process reaches NATS. */
+export type NatsSettings = {
+  /** Such as nats://user:password@host:4222, or tls://token@host:4222; what is special in a password is percent-encoded. */
+  readonly url: string;
+  /** With any of them, and with tls:, the connection is by TLS or not at all. */
+  readonly tlsFiles: ClientTlsFiles;
+};
+
+/** A connection to NATS that is made for as long as it takes, and made again when it is lost. */
+export type NatsClient = {
+  /** Resolves after a round trip; rejects, with the reason, while there is no connection. */
+  check(): Promise<void>;
+  stop(): Promise<void>;
+};
+
+const FIRST_RETRY_MS = 100;
+const LAST_RETRY_MS = 5000;
+const CONNECT_MS = 5000;
+
+/** Begins to connect. Nobody has to wait for it: while NATS is away, orders go on. Throws an Error when a file cannot be read. */
+export function startNatsClient(settings: NatsSettings, logger: Logger): NatsClient {
+  const options = optionsOf(settings);
+  const stopping = new AbortController();
+  let connection: NatsConnection | undefined;
+  let fault: unknown;
+
+  async function run(): Promise<void> {
+    for (let retryMs = FIRST_RETRY_MS; !connection && !stopping.signal.aborted; retryMs = Math.min(2 * retryMs, LAST_RETRY_MS)) {
+      try {
+        connection = await connect(options);
+        logger.info({ server: connection.getServer() }, "connected to NATS");
+      } catch (error) {
+        fault = error;
+        logger.warn({ err: error, retry_ms: retryMs }, "NATS cannot be reached; trying again");
+        await pause(retryMs, undefined, { signal: stopping.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  const connecting = run();
+  return {
+    async check() {
+      if (!connection) throw new Error("there is no connection to NATS", { cause: fault });
+      await connection.flush();
+    },
+    async stop() {
+      stopping.abort();
+      await connecting;
+      await connection?.close();
+    },
+  };
+}
+
+function optionsOf({ url, tlsFiles }: NatsSettings): ConnectionOptions {
+  const { protocol, host, username, password } = new URL(url);
+  const user = decodeURIComponent(username);
+  const tls = readClientTls(tlsFiles);
+  return {
+    name: "ordertrail",
+    servers: host,
+    timeout: CONNECT_MS,
+    maxReconnectAttempts: -1,
+    // A server that takes nobody for a while, as while its accounts are read anew, is asked again.
+    ignoreAuthErrorAbort: true,
+    ...(user !== "" && (password === "" ? { token: user } : { user, pass: decodeURIComponent(password) })),
+    ...((protocol === "tls:" || Object.keys(tls).length > 0) && {
+      tls: { ...text(tls.ca, "ca"), ...text(tls.cert, "cert"), ...text(tls.key, "key") },
+    }),
+  };
+}
+
+function text<Name extends string>(pem: Buffer | undefined, name: Name): { readonly [name in Name]?: string } {
+  return pem ? ({ [name]: pem.toString() } as { readonly [name in Name]: string }) : {};
+}
