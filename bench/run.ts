@@ -41,7 +41,7 @@ const program = new Command("npm run bench --")
   .addHelpText("after", `\nMeasures:\n${MEASURES.map(({ name, about }) => `  ${name.padEnd(16)}${about}`).join("\n")}\n`)
   .addHelpText(
     "after",
-    "A full run takes some 20 minutes and writes bench/RESULTS.md. Exits with 0 when all targets are reached, with 1 when one is not.",
+    "A full run takes some 15 minutes and writes bench/RESULTS.md and the figures in README.md. Exits with 0 when all targets are reached, with 1 when one is not.",
   )
   .parse();
 const { quick, only } = program.opts<{ quick: boolean; only?: string[] }>();

@@ -66,7 +66,7 @@ describe("a revocation", () => {
 describe("a process that cannot read what is revoked", () => {
   it("accepts no token after ten seconds, and does again when it can", async () => {
     await using set = await startReplicaSet({ members: 1, electionTimeoutMillis: 1000 });
-    await using client = await new MongoClient(set.url).connect();
+    await using client = await new MongoClient(set.url, { serverSelectionTimeoutMS: 1000 }).connect();
     let now = Date.now();
     const clock = () => new Date(now);
     await using auth = await openAuth(client.db("test"), clock);
