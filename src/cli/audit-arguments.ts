@@ -15,7 +15,8 @@ export function parsePlace(text: string): Place {
   return { time: timestampFromDate(time) };
 }
 
-export function parseOrderId(text: string): string {
+/** Reads the identifier of an order, client or the like. */
+export function parseIdentifier(text: string): string {
   if (!/^[A-Za-z0-9_-]{1,64}$/.test(text)) throw new InvalidArgumentError("It must be 1 to 64 letters, digits, _ and -.");
   return text;
 }

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { roleName } from "../access/claims.ts";
 import { Door, OrderStatus } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type ExplainedCommand, ExplainedCommandSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
-import { parseOrderId } from "./audit-arguments.ts";
+import { parseIdentifier } from "./audit-arguments.ts";
 import { withAuditService } from "./audit-client.ts";
 import { EXIT } from "./exit-codes.ts";
 import { textTable } from "./text-table.ts";
@@ -18,7 +18,7 @@ export function registerAuditExplain(audit: Command): void {
   const command = audit
     .command("explain")
     .description(`show who did what to an order, when, from where and how; exit code ${EXIT.failed} when there is no such order`)
-    .argument("<order_id>", "the order", parseOrderId)
+    .argument("<order_id>", "the order", parseIdentifier)
     .option("--json", "for programs: one JSON object a line")
     .option("--token <token>", "by whom it is asked; an auditor of the development instance, if absent");
   command.action(async (orderId: string, { json, token }: ExplainOptions) => {

@@ -6,7 +6,7 @@ import type { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { LogEntrySchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import type { AuditService, ReadLogRequestSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
-import { type Place, parseOrderId, parsePlace } from "./audit-arguments.ts";
+import { type Place, parseIdentifier, parsePlace } from "./audit-arguments.ts";
 import { withAuditService } from "./audit-client.ts";
 import { cloudEventsOf } from "./cloud-event.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -37,7 +37,7 @@ export function registerAuditExport(audit: Command): void {
     .option("--from <place>", "from this position on, or from this time on, such as 2026-06-01T12:00:00Z", parsePlace)
     .option("--to <place>", "up to this position, or up to before this time", parsePlace)
     .option("--after <position>", "go on after this position, as a run that broke off told it", parsePlace)
-    .option("--order <order_id>", "only what happened to this order", parseOrderId)
+    .option("--order <order_id>", "only what happened to this order", parseIdentifier)
     .option("--type <type...>", "only entries with events of these types, such as OrderCancelled")
     .option("--follow", "go on with what comes, until Ctrl-C")
     .option("--output <file>", "write into this file; if it holds an export already, go on after its last entry")

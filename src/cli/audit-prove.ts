@@ -1,7 +1,8 @@
 import { writeFile } from "node:fs/promises";
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
 import { openBundle, writeBundle } from "../audit/proof-bundle.ts";
 import { parseVerifierKey } from "../audit/signed-note.ts";
+import { parseIdentifier } from "./audit-arguments.ts";
 import { withAuditService } from "./audit-client.ts";
 import { EXIT } from "./exit-codes.ts";
 
@@ -10,7 +11,7 @@ export function registerAuditProve(audit: Command): void {
   const command = audit
     .command("prove")
     .description("write a file with an order's entries, the proofs that they are in the log, and the signed checkpoint")
-    .argument("<order_id>", "the order", orderId)
+    .argument("<order_id>", "the order", parseIdentifier)
     .requiredOption("-o, --output <file>", "where to write it")
     .option("--token <token>", "a token of role auditor or operator, where the instance does not issue its own");
   command.action((id: string, { output, token }: { readonly output: string; readonly token?: string }) =>
@@ -29,9 +30,4 @@ export function registerAuditProve(audit: Command): void {
         .writeOut?.(`${entries.length} entries of order ${id}, proved by a checkpoint over ${checkpoint.size}: ${output}\n`);
     }),
   );
-}
-
-function orderId(text: string): string {
-  if (!/^[A-Za-z0-9_-]{1,64}$/.test(text)) throw new InvalidArgumentError("must be 1 to 64 letters, digits, _ and -");
-  return text;
 }

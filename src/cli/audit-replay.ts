@@ -5,7 +5,7 @@ import { roleName } from "../access/claims.ts";
 import { LogEntrySchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { OrderStatus } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type ReplayOrderResponse, ReplayOrderResponseSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
-import { type Place, parseOrderId, parsePlace } from "./audit-arguments.ts";
+import { type Place, parseIdentifier, parsePlace } from "./audit-arguments.ts";
 import { withAuditService } from "./audit-client.ts";
 import { EXIT } from "./exit-codes.ts";
 import { textTable } from "./text-table.ts";
@@ -17,7 +17,7 @@ export function registerAuditReplay(audit: Command): void {
   const command = audit
     .command("replay")
     .description(`show an order's life again, event by event; exit code ${EXIT.failed} when there was no such order`)
-    .argument("<order_id>", "the order", parseOrderId)
+    .argument("<order_id>", "the order", parseIdentifier)
     .option("--as-of <time>", "up to this time, such as 2026-06-01T12:00:00Z, or up to this version", parsePlace)
     .option("--json", "for programs: one JSON object a line, with the order after each event")
     .option("--token <token>", "by whom it is asked; an auditor of the development instance, if absent");

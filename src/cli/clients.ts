@@ -1,9 +1,10 @@
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import { CLIENT_ROLES, type Client, type Clients, createClients } from "../access/clients.ts";
 import { createRevocations } from "../access/revocations.ts";
 import { createSessions } from "../access/sessions.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { createLogger } from "../logger.ts";
+import { parseIdentifier } from "./audit-arguments.ts";
 import { withDatabase } from "./auth-database.ts";
 import { EXIT } from "./exit-codes.ts";
 
@@ -18,7 +19,7 @@ export function registerClients(program: Command): void {
   const create = command
     .command("create")
     .description("add a client and print its secret, which is shown this once")
-    .argument("<client_id>", "its name: 1 to 64 letters, digits, _ and -", identifier)
+    .argument("<client_id>", "its name: 1 to 64 letters, digits, _ and -", parseIdentifier)
     .addOption(new Option("--role <role>", `one of ${CLIENT_ROLES.join(", ")}`).choices(CLIENT_ROLES).makeOptionMandatory())
     .option("--subject <id>", "who its tokens name: for role partner the provider; the client_id, if not given")
     .option("--store <id>", "the store_id, for role store")
@@ -46,7 +47,7 @@ export function registerClients(program: Command): void {
   const disable = command
     .command("disable")
     .description("give a client no more tokens, and revoke those that it has; for good")
-    .argument("<client_id>", "the client", identifier);
+    .argument("<client_id>", "the client", parseIdentifier);
   disable.action((clientId: string) =>
     withDatabase(disable, async (db) => {
       const clients: Clients = createClients(db, now);
@@ -86,11 +87,6 @@ function table(clients: readonly Client[]): string {
   const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
   const lines = rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  "));
   return lines.map((line) => `${line.trimEnd()}\n`).join("");
-}
-
-function identifier(text: string): string {
-  if (!/^[A-Za-z0-9_-]{1,64}$/.test(text)) throw new InvalidArgumentError("It must be 1 to 64 letters, digits, _ and -.");
-  return text;
 }
 
 function write(command: Command, text: string): void {

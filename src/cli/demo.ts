@@ -9,7 +9,7 @@ import { type Config, loadConfig } from "../config.ts";
 import { DeliveryProvider, OrderStatus } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { OrderTracking } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import { OrderTrackingService } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
-import { parseOrderId } from "./audit-arguments.ts";
+import { parseIdentifier } from "./audit-arguments.ts";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance } from "./instance.ts";
 import { connectTransport, grpcTransport } from "./instance-calls.ts";
@@ -37,7 +37,7 @@ export function registerDemo(program: Command): void {
   const command = program
     .command("demo")
     .description("drive an order from SUBMITTED to DELIVERED against the running instance, and show each step as it happens")
-    .option("--order <id>", "the order_id to use (default: a new one)", parseOrderId)
+    .option("--order <id>", "the order_id to use (default: a new one)", parseIdentifier)
     .option("--pause <ms>", "how long to wait between two steps, in milliseconds", wholeNumber, 300);
   command.action(
     async ({ order: orderId = `demo-${randomBytes(4).toString("hex")}`, pause: pauseMs }: { order?: string; pause: number }) => {

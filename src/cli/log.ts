@@ -9,7 +9,7 @@ import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { createLogClient } from "../log/log-client.ts";
 import { eventType, type RecordedEntry } from "../log/log-entry.ts";
 import { createLogReader, type LogReader } from "../log/reader.ts";
-import { parseOrderId } from "./audit-arguments.ts";
+import { parseIdentifier } from "./audit-arguments.ts";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance } from "./instance.ts";
 
@@ -40,7 +40,7 @@ export function registerLog(program: Command): void {
   const show = command
     .command("show")
     .description(`show every entry of an order, oldest first; exit code ${EXIT.failed} when there is no such order`)
-    .argument("<order_id>", "the order", parseOrderId)
+    .argument("<order_id>", "the order", parseIdentifier)
     .option("--json", "for programs: one JSON object a line");
   show.action((id: string, { json }: { readonly json?: true }) =>
     withReader(show, async (reader) => {

@@ -28,6 +28,7 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
   const stopping = new AbortController();
   let connection: NatsConnection | undefined;
   let fault: unknown;
+  const tried = Promise.withResolvers<void>();
 
   async function run(): Promise<void> {
     for (let retryMs = FIRST_RETRY_MS; !connection && !stopping.signal.aborted; retryMs = Math.min(2 * retryMs, LAST_RETRY_MS)) {
@@ -37,14 +38,18 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
       } catch (error) {
         fault = error;
         logger.warn({ err: error, retry_ms: retryMs }, "NATS cannot be reached; trying again");
+        tried.resolve();
         await pause(retryMs, undefined, { signal: stopping.signal }).catch(() => undefined);
       }
     }
+    tried.resolve();
   }
 
   const connecting = run();
   return {
     async check() {
+      // Whoever asks at the very start hears how the first attempt went.
+      await tried.promise;
       if (!connection) throw new Error("there is no connection to NATS", { cause: fault });
       await connection.flush();
     },
