@@ -2,7 +2,7 @@ import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
-import type { OrderState, SubstitutionState } from "../domain/order.ts";
+import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
   type DriverDetails,
@@ -13,6 +13,8 @@ import {
   ProofOfDeliverySchema,
   type Recipient,
   RecipientSchema,
+  type StatusChange,
+  StatusChangeSchema,
 } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { Snapshot } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
@@ -77,14 +79,7 @@ function present({ state, version, position, location }: Presentable, opened: Op
     customerId: state.customerId,
     currentStatus: state.status,
     deliveryProvider: state.deliveryProvider,
-    statusHistory: state.history.map((step, index) => ({
-      status: step.status,
-      previousStatus: step.previousStatus,
-      timestamp: timestampFromDate(step.at),
-      actor: step.actor,
-      note: opened.notes[index] ?? "",
-      inferred: step.inferred,
-    })),
+    statusHistory: state.history.map((step, index) => presentStep(step, opened.notes[index] ?? "")),
     substitutions: state.substitutions.map(presentSubstitution),
     items: [...state.items],
     version,
@@ -116,6 +111,18 @@ function present({ state, version, position, location }: Presentable, opened: Op
     shown.proofOfDelivery = Object.assign(opened.proof ?? create(ProofOfDeliverySchema), { deliveredAt });
   }
   return create(OrderTrackingSchema, shown);
+}
+
+/** Steps as they are shown, without a note. A step never changes and later states of the order share it, so it is made once. */
+const shownSteps = new WeakMap<StatusStep, StatusChange>();
+
+function presentStep(step: StatusStep, note: string): StatusChange {
+  const known = note === "" ? shownSteps.get(step) : undefined;
+  if (known) return known;
+  const { status, previousStatus, at, actor, inferred } = step;
+  const shown = create(StatusChangeSchema, { status, previousStatus, timestamp: timestampFromDate(at), actor, note, inferred });
+  if (note === "") shownSteps.set(step, shown);
+  return shown;
 }
 
 function presentSubstitution(substitution: SubstitutionState) {
