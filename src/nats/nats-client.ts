@@ -1,5 +1,5 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { type ConnectionOptions, connect, type NatsConnection } from "nats";
+import { type ConnectionOptions, connect, Events, type NatsConnection } from "nats";
 import type { Logger } from "pino";
 import { type ClientTlsFiles, readClientTls } from "../tls-files.ts";
 
@@ -13,6 +13,10 @@ export type NatsSettings = {
 
 /** A connection to NATS that is made for as long as it takes, and made again when it is lost. */
 export type NatsClient = {
+  /** The connection, while it stands; undefined while NATS is away. */
+  connected(): NatsConnection | undefined;
+  /** Calls back once there is a connection, at once if there is one; it then reconnects by itself, and renews its subscriptions. */
+  onConnected(listener: (connection: NatsConnection) => void): void;
   /** Resolves after a round trip; rejects, with the reason, while there is no connection. */
   check(): Promise<void>;
   stop(): Promise<void>;
@@ -20,6 +24,7 @@ export type NatsClient = {
 
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5000;
+const RECONNECT_MS = 500;
 const CONNECT_MS = 5000;
 
 /** Begins to connect. Nobody has to wait for it: while NATS is away, orders go on. Throws an Error when a file cannot be read. */
@@ -28,13 +33,18 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
   const stopping = new AbortController();
   let connection: NatsConnection | undefined;
   let fault: unknown;
+  let stands = false;
+  const listeners: ((connection: NatsConnection) => void)[] = [];
   const tried = Promise.withResolvers<void>();
 
   async function run(): Promise<void> {
     for (let retryMs = FIRST_RETRY_MS; !connection && !stopping.signal.aborted; retryMs = Math.min(2 * retryMs, LAST_RETRY_MS)) {
       try {
         connection = await connect(options);
+        stands = true;
+        void watch(connection);
         logger.info({ server: connection.getServer() }, "connected to NATS");
+        for (const listener of listeners) listener(connection);
       } catch (error) {
         fault = error;
         logger.warn({ err: error, retry_ms: retryMs }, "NATS cannot be reached; trying again");
@@ -45,8 +55,23 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
     tried.resolve();
   }
 
+  /** Ends with the connection. */
+  async function watch(watched: NatsConnection): Promise<void> {
+    for await (const { type } of watched.status()) {
+      if (type === Events.Reconnect) logger.info("connected to NATS again");
+      else if (type === Events.Disconnect) logger.warn("the connection to NATS is lost; connecting again");
+      else continue;
+      stands = type === Events.Reconnect;
+    }
+  }
+
   const connecting = run();
   return {
+    connected: () => (stands ? connection : undefined),
+    onConnected(listener) {
+      if (connection) listener(connection);
+      else listeners.push(listener);
+    },
     async check() {
       // Whoever asks at the very start hears how the first attempt went.
       await tried.promise;
@@ -70,6 +95,9 @@ function optionsOf({ url, tlsFiles }: NatsSettings): ConnectionOptions {
     servers: host,
     timeout: CONNECT_MS,
     maxReconnectAttempts: -1,
+    reconnectTimeWait: RECONNECT_MS,
+    // Who is told of something by NATS in the process that published it has been told there already.
+    noEcho: true,
     // A server that takes nobody for a while, as while its accounts are read anew, is asked again.
     ignoreAuthErrorAbort: true,
     ...(user !== "" && (password === "" ? { token: user } : { user, pass: decodeURIComponent(password) })),

@@ -6,8 +6,9 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Actor, Door, Sealed } from "./values_pb.js";
-import type { CourierReportRecorded, DeliveryFailed, DriverAssigned, DriverBooked, DriverPickupCompleted, DriverUnassigned, OrderCancelled, OrderDelivered, OrderReadied, OrderSubmitted, PickingResumed, PickingStarted, StoreAcknowledged, StoreNotified, SubstitutionsProposed, SubstitutionsResolved, TransitStarted } from "./order_events_pb.js";
+import type { CourierReportRecorded, DeadlineEscalated, DeadlineReminded, DeliveryAccepted, DeliveryCalledOff, DeliveryDeclined, DeliveryFailed, DeliveryRequested, DriverAssigned, DriverBooked, DriverMilestoneReached, DriverPickupCompleted, DriverUnassigned, OrderCancelled, OrderDelivered, OrderReadied, OrderSubmitted, PickingResumed, PickingStarted, StoreAcknowledged, StoreNotified, SubstitutionsProposed, SubstitutionsResolved, TransitStarted } from "./order_events_pb.js";
 import type { CustomerErased, DriverErased } from "./person_events_pb.js";
+import type { StoreConfigured } from "./store_events_pb.js";
 
 /**
  * Describes the file ordertrail/events/v1/log_entry.proto.
@@ -310,6 +311,62 @@ export declare type Event = Message<"ordertrail.events.v1.Event"> & {
     case: "courierReportRecorded";
   } | {
     /**
+     * The driver is near, or there.
+     *
+     * @generated from field: ordertrail.events.v1.DriverMilestoneReached driver_milestone_reached = 27;
+     */
+    value: DriverMilestoneReached;
+    case: "driverMilestoneReached";
+  } | {
+    /**
+     * Somebody was reminded.
+     *
+     * @generated from field: ordertrail.events.v1.DeadlineReminded deadline_reminded = 28;
+     */
+    value: DeadlineReminded;
+    case: "deadlineReminded";
+  } | {
+    /**
+     * Nobody did what the order waits for.
+     *
+     * @generated from field: ordertrail.events.v1.DeadlineEscalated deadline_escalated = 29;
+     */
+    value: DeadlineEscalated;
+    case: "deadlineEscalated";
+  } | {
+    /**
+     * A provider is about to be asked for a courier.
+     *
+     * @generated from field: ordertrail.events.v1.DeliveryRequested delivery_requested = 30;
+     */
+    value: DeliveryRequested;
+    case: "deliveryRequested";
+  } | {
+    /**
+     * A provider has taken the delivery on.
+     *
+     * @generated from field: ordertrail.events.v1.DeliveryAccepted delivery_accepted = 31;
+     */
+    value: DeliveryAccepted;
+    case: "deliveryAccepted";
+  } | {
+    /**
+     * A provider has not, or has given it up.
+     *
+     * @generated from field: ordertrail.events.v1.DeliveryDeclined delivery_declined = 32;
+     */
+    value: DeliveryDeclined;
+    case: "deliveryDeclined";
+  } | {
+    /**
+     * The provider's job was called off.
+     *
+     * @generated from field: ordertrail.events.v1.DeliveryCalledOff delivery_called_off = 33;
+     */
+    value: DeliveryCalledOff;
+    case: "deliveryCalledOff";
+  } | {
+    /**
      * A customer has been forgotten.
      *
      * @generated from field: ordertrail.events.v1.CustomerErased customer_erased = 50;
@@ -324,6 +381,14 @@ export declare type Event = Message<"ordertrail.events.v1.Event"> & {
      */
     value: DriverErased;
     case: "driverErased";
+  } | {
+    /**
+     * A store's particulars and deadlines have been set.
+     *
+     * @generated from field: ordertrail.events.v1.StoreConfigured store_configured = 60;
+     */
+    value: StoreConfigured;
+    case: "storeConfigured";
   } | { case: undefined; value?: undefined };
 };
 

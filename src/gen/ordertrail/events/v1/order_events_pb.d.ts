@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { DeliveryProvider, Item, Money, OrderStatus, Sealed, SubstitutionStatus } from "./values_pb.js";
+import type { Deadline, DeliveryProvider, DriverMilestone, Item, Money, OrderStatus, Sealed, SubstitutionPolicy, SubstitutionStatus } from "./values_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -66,6 +66,13 @@ export declare type OrderSubmitted = Message<"ordertrail.events.v1.OrderSubmitte
    * @generated from field: google.protobuf.Struct metadata = 7;
    */
   metadata?: JsonObject | undefined;
+
+  /**
+   * What becomes of proposed replacements that nobody answers in time.
+   *
+   * @generated from field: ordertrail.events.v1.SubstitutionPolicy substitution_policy = 8;
+   */
+  substitutionPolicy: SubstitutionPolicy;
 };
 
 /**
@@ -318,6 +325,13 @@ export declare type DeliveryJob = Message<"ordertrail.events.v1.DeliveryJob"> & 
    * @generated from field: string tracking_url = 3;
    */
   trackingUrl: string;
+
+  /**
+   * Which request of this order it answers, from 1; 0 when it was not requested by Ordertrail.
+   *
+   * @generated from field: uint32 attempt = 4;
+   */
+  attempt: number;
 };
 
 /**
@@ -531,4 +545,229 @@ export declare type CourierReportRecorded = Message<"ordertrail.events.v1.Courie
  * Use `create(CourierReportRecordedSchema)` to create a new message.
  */
 export declare const CourierReportRecordedSchema: GenMessage<CourierReportRecorded>;
+
+/**
+ * The driver has come to a point of the way that is worth knowing. Moves no status; each once for each assignment of a driver.
+ *
+ * @generated from message ordertrail.events.v1.DriverMilestoneReached
+ */
+export declare type DriverMilestoneReached = Message<"ordertrail.events.v1.DriverMilestoneReached"> & {
+  /**
+   * Which one.
+   *
+   * @generated from field: ordertrail.events.v1.DriverMilestone milestone = 1;
+   */
+  milestone: DriverMilestone;
+
+  /**
+   * When, by the clock of the driver's device.
+   *
+   * @generated from field: google.protobuf.Timestamp reached_at = 2;
+   */
+  reachedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message ordertrail.events.v1.DriverMilestoneReached.
+ * Use `create(DriverMilestoneReachedSchema)` to create a new message.
+ */
+export declare const DriverMilestoneReachedSchema: GenMessage<DriverMilestoneReached>;
+
+/**
+ * Somebody has not done in time what the order waits for, and has been reminded. Moves no status.
+ *
+ * @generated from message ordertrail.events.v1.DeadlineReminded
+ */
+export declare type DeadlineReminded = Message<"ordertrail.events.v1.DeadlineReminded"> & {
+  /**
+   * What is waited for.
+   *
+   * @generated from field: ordertrail.events.v1.Deadline deadline = 1;
+   */
+  deadline: Deadline;
+
+  /**
+   * When it should have been done.
+   *
+   * @generated from field: google.protobuf.Timestamp due_at = 2;
+   */
+  dueAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message ordertrail.events.v1.DeadlineReminded.
+ * Use `create(DeadlineRemindedSchema)` to create a new message.
+ */
+export declare const DeadlineRemindedSchema: GenMessage<DeadlineReminded>;
+
+/**
+ * The reminder did not help either: people are to look at the order. Moves no status by itself.
+ *
+ * @generated from message ordertrail.events.v1.DeadlineEscalated
+ */
+export declare type DeadlineEscalated = Message<"ordertrail.events.v1.DeadlineEscalated"> & {
+  /**
+   * What is waited for.
+   *
+   * @generated from field: ordertrail.events.v1.Deadline deadline = 1;
+   */
+  deadline: Deadline;
+
+  /**
+   * By when at the latest it should have been done.
+   *
+   * @generated from field: google.protobuf.Timestamp due_at = 2;
+   */
+  dueAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message ordertrail.events.v1.DeadlineEscalated.
+ * Use `create(DeadlineEscalatedSchema)` to create a new message.
+ */
+export declare const DeadlineEscalatedSchema: GenMessage<DeadlineEscalated>;
+
+/**
+ * A provider is about to be asked for a courier. Recorded before the request is sent, so that none is ever lost or sent twice.
+ * Moves no status.
+ *
+ * @generated from message ordertrail.events.v1.DeliveryRequested
+ */
+export declare type DeliveryRequested = Message<"ordertrail.events.v1.DeliveryRequested"> & {
+  /**
+   * Who is asked.
+   *
+   * @generated from field: ordertrail.events.v1.DeliveryProvider delivery_provider = 1;
+   */
+  deliveryProvider: DeliveryProvider;
+
+  /**
+   * The number of the request, from 1 for each order. The provider's idempotency key is made of the order and this.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * The provider's quote that is accepted, if there is one.
+   *
+   * @generated from field: string quote_id = 3;
+   */
+  quoteId: string;
+
+  /**
+   * What it promised to charge.
+   *
+   * @generated from field: ordertrail.events.v1.Money quoted_fee = 4;
+   */
+  quotedFee?: Money | undefined;
+
+  /**
+   * Providers to be asked, in this order, should this one not take the delivery.
+   *
+   * @generated from field: repeated ordertrail.events.v1.DeliveryProvider alternatives = 5;
+   */
+  alternatives: DeliveryProvider[];
+};
+
+/**
+ * Describes the message ordertrail.events.v1.DeliveryRequested.
+ * Use `create(DeliveryRequestedSchema)` to create a new message.
+ */
+export declare const DeliveryRequestedSchema: GenMessage<DeliveryRequested>;
+
+/**
+ * A provider has taken the delivery on. Moves no status: DriverBooked or DriverAssigned follow when a courier is known.
+ *
+ * @generated from message ordertrail.events.v1.DeliveryAccepted
+ */
+export declare type DeliveryAccepted = Message<"ordertrail.events.v1.DeliveryAccepted"> & {
+  /**
+   * Who delivers.
+   *
+   * @generated from field: ordertrail.events.v1.DeliveryProvider delivery_provider = 1;
+   */
+  deliveryProvider: DeliveryProvider;
+
+  /**
+   * The provider's job.
+   *
+   * @generated from field: ordertrail.events.v1.DeliveryJob delivery = 2;
+   */
+  delivery?: DeliveryJob | undefined;
+
+  /**
+   * When the order is expected at the customer's.
+   *
+   * @generated from field: google.protobuf.Timestamp eta = 3;
+   */
+  eta?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message ordertrail.events.v1.DeliveryAccepted.
+ * Use `create(DeliveryAcceptedSchema)` to create a new message.
+ */
+export declare const DeliveryAcceptedSchema: GenMessage<DeliveryAccepted>;
+
+/**
+ * A provider has not taken the delivery on, or has given it up before the goods were picked up. Moves no status.
+ *
+ * @generated from message ordertrail.events.v1.DeliveryDeclined
+ */
+export declare type DeliveryDeclined = Message<"ordertrail.events.v1.DeliveryDeclined"> & {
+  /**
+   * Who declined.
+   *
+   * @generated from field: ordertrail.events.v1.DeliveryProvider delivery_provider = 1;
+   */
+  deliveryProvider: DeliveryProvider;
+
+  /**
+   * Which request.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * Why, as the provider's own code, such as "address_undeliverable". No free text.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message ordertrail.events.v1.DeliveryDeclined.
+ * Use `create(DeliveryDeclinedSchema)` to create a new message.
+ */
+export declare const DeliveryDeclinedSchema: GenMessage<DeliveryDeclined>;
+
+/**
+ * The provider's job has been called off at the platform's wish. Moves no status.
+ *
+ * @generated from message ordertrail.events.v1.DeliveryCalledOff
+ */
+export declare type DeliveryCalledOff = Message<"ordertrail.events.v1.DeliveryCalledOff"> & {
+  /**
+   * Who would have delivered.
+   *
+   * @generated from field: ordertrail.events.v1.DeliveryProvider delivery_provider = 1;
+   */
+  deliveryProvider: DeliveryProvider;
+
+  /**
+   * Which request.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt: number;
+};
+
+/**
+ * Describes the message ordertrail.events.v1.DeliveryCalledOff.
+ * Use `create(DeliveryCalledOffSchema)` to create a new message.
+ */
+export declare const DeliveryCalledOffSchema: GenMessage<DeliveryCalledOff>;
 

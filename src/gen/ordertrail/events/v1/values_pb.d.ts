@@ -466,3 +466,130 @@ export enum SubstitutionStatus {
  */
 export declare const SubstitutionStatusSchema: GenEnum<SubstitutionStatus>;
 
+/**
+ * What becomes of proposed replacements that the customer does not answer in time.
+ *
+ * @generated from enum ordertrail.events.v1.SubstitutionPolicy
+ */
+export enum SubstitutionPolicy {
+  /**
+   * Not said: as REFUND.
+   *
+   * @generated from enum value: SUBSTITUTION_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The replacement that the store proposed is taken; where it proposed none, the item is refunded.
+   *
+   * @generated from enum value: SUBSTITUTION_POLICY_BEST_MATCH = 1;
+   */
+  BEST_MATCH = 1,
+
+  /**
+   * The item is refunded.
+   *
+   * @generated from enum value: SUBSTITUTION_POLICY_REFUND = 2;
+   */
+  REFUND = 2,
+}
+
+/**
+ * Describes the enum ordertrail.events.v1.SubstitutionPolicy.
+ */
+export declare const SubstitutionPolicySchema: GenEnum<SubstitutionPolicy>;
+
+/**
+ * A point of a driver's way.
+ *
+ * @generated from enum ordertrail.events.v1.DriverMilestone
+ */
+export enum DriverMilestone {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: DRIVER_MILESTONE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Near the store.
+   *
+   * @generated from enum value: DRIVER_MILESTONE_NEAR_STORE = 1;
+   */
+  NEAR_STORE = 1,
+
+  /**
+   * At the store.
+   *
+   * @generated from enum value: DRIVER_MILESTONE_AT_STORE = 2;
+   */
+  AT_STORE = 2,
+
+  /**
+   * Near the customer.
+   *
+   * @generated from enum value: DRIVER_MILESTONE_NEAR_CUSTOMER = 3;
+   */
+  NEAR_CUSTOMER = 3,
+
+  /**
+   * At the customer's.
+   *
+   * @generated from enum value: DRIVER_MILESTONE_ARRIVED = 4;
+   */
+  ARRIVED = 4,
+}
+
+/**
+ * Describes the enum ordertrail.events.v1.DriverMilestone.
+ */
+export declare const DriverMilestoneSchema: GenEnum<DriverMilestone>;
+
+/**
+ * What an order waits for, for a limited time.
+ *
+ * @generated from enum ordertrail.events.v1.Deadline
+ */
+export enum Deadline {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: DEADLINE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The store's acknowledgment, from STORE_NOTIFIED.
+   *
+   * @generated from enum value: DEADLINE_ACKNOWLEDGMENT = 1;
+   */
+  ACKNOWLEDGMENT = 1,
+
+  /**
+   * The customer's answer about substitutions.
+   *
+   * @generated from enum value: DEADLINE_SUBSTITUTIONS = 2;
+   */
+  SUBSTITUTIONS = 2,
+
+  /**
+   * A driver, from READY_FOR_PICKUP.
+   *
+   * @generated from enum value: DEADLINE_DRIVER_ASSIGNMENT = 3;
+   */
+  DRIVER_ASSIGNMENT = 3,
+
+  /**
+   * The driver's taking over of the goods, from DRIVER_ASSIGNED.
+   *
+   * @generated from enum value: DEADLINE_PICKUP = 4;
+   */
+  PICKUP = 4,
+}
+
+/**
+ * Describes the enum ordertrail.events.v1.Deadline.
+ */
+export declare const DeadlineSchema: GenEnum<Deadline>;
+
