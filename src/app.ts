@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { MongoClient } from "mongodb";
@@ -39,12 +40,14 @@ import { AuditService } from "./gen/ordertrail/v1/audit_service_pb.js";
 import { AuthService } from "./gen/ordertrail/v1/auth_service_pb.js";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
+import { createAdvisoryWriter } from "./log/advisory-writer.ts";
 import { createAppender } from "./log/appender.ts";
 import { ensureLogIndexes } from "./log/indexes.ts";
 import { createLogClient } from "./log/log-client.ts";
 import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
 import { createUnchangedCommands } from "./log/unchanged-commands.ts";
+import { createForwarding, serveAppendRequests } from "./nats/append-requests.ts";
 import { startNatsClient } from "./nats/nats-client.ts";
 import { configuredKeyWrapper } from "./privacy/configured-key-wrapper.ts";
 import { openErasureFile } from "./privacy/erasure-file.ts";
@@ -97,13 +100,20 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const db = client.db(config.databaseName);
   await ensureLogIndexes(db);
 
+  const nats = config.natsUrl === undefined ? undefined : startNatsClient({ url: config.natsUrl, tlsFiles: config.natsTls }, logger);
+  if (nats) parts.defer(() => nats.stop());
+  const self = `${process.pid}-${randomBytes(8).toString("hex")}`;
+  const advisory = createAdvisoryWriter(db, self, logger);
+  parts.defer(() => advisory.stop());
   const appender = createAppender(
     client,
     db,
     { maxQueuedEntries: config.appendQueueEntries, maxQueuedBytes: config.appendQueueBytes, patienceMs: PATIENCE_MS },
     logger,
+    nats && createForwarding(nats, advisory, config.databaseName, logger),
   );
   parts.defer(() => appender.close());
+  if (nats) serveAppendRequests(nats, appender, self, config.databaseName, logger);
   const reader = createLogReader(db, appender.onAppended);
   const unchanged = createUnchangedCommands(db, now);
   const orders = createTransactor({ streamOf: orderStream, evolve }, appender, reader, unchanged, { cachedStreams: CACHED_ORDERS, now });
@@ -256,8 +266,6 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     maxDeadlineMs: config.maxDeadlineMs,
     stopping: stopping.signal,
   });
-  const nats = config.natsUrl === undefined ? undefined : startNatsClient({ url: config.natsUrl, tlsFiles: config.natsTls }, logger);
-  if (nats) parts.defer(() => nats.stop());
   const readiness = createReadiness(
     {
       mongodb: () => db.command({ ping: 1 }),

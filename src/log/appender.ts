@@ -3,7 +3,8 @@ import type { ClientSession, Collection, Db, MongoClient } from "mongodb";
 import type { Logger } from "pino";
 import { LogDamaged } from "../domain/log-damaged.ts";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
-import { type BatchOutcome, insertBatch, isWhole, readTail, whichLost, whichStand } from "./batch.ts";
+import { type BatchOutcome, findRecorded, insertBatch, isWhole, readTail, whichLost, whichStand } from "./batch.ts";
+import { type Forwarding, MAX_FORWARDED_BYTES } from "./forwarding.ts";
 import { createGathering } from "./gathering.ts";
 import { type EncodedEntry, EVENTS_COLLECTION, MAX_BODY_BYTES, type RecordedEntry, type StoredEvent, toStored } from "./log-entry.ts";
 
@@ -40,6 +41,8 @@ export type Appender = {
   append(entry: EncodedEntry, signal?: AbortSignal): Promise<number>;
   /** Throws LogDamaged when that is why nothing is appended any more. */
   check(): void;
+  /** To be told that a position is durable which another process has appended. */
+  heardOf(position: number): void;
   /** Calls back with what this process has appended, batch by batch; returns the function that ends it. */
   onAppended(listener: AppendListener): () => void;
   /** Refuses further entries, and resolves when those accepted have been answered, after `patienceMs` and a round trip at the latest. */
@@ -54,8 +57,14 @@ type Waiting = {
   readonly reject: (error: unknown) => void;
   /** True once the caller has been told something; a late outcome is then nobody's. */
   answered: boolean;
+  /** True once another process was asked to append it and has not said what became of it. */
+  mayStand: boolean;
 };
 
+/** An entry, and where it stands. */
+type Placed = { readonly waiting: Waiting; readonly position: number };
+
+const UNKNOWN = "the database does not answer; whether this command was recorded is not known yet: try again with the same request_id";
 const MAX_BATCH_ENTRIES = 512;
 const MAX_BATCH_BYTES = 8 * 1024 * 1024;
 const RETRY_PAUSE_MS = 50;
@@ -66,14 +75,18 @@ const LOOK_EVERY_MS = 250;
 const CONTENTION_MS = 1000;
 /** The longest that a winner waits for the loser; a batch's time says nothing after an outage. */
 const MAX_YIELD_MS = 50;
+/** How long a new primary may show less than others have been told is durable, before that is taken for gone. */
+const BEHIND_MS = 5000;
 /** The longest that a batch waits to become as large as usual. */
 const MAX_GATHER_MS = 3;
 
 /**
  * The appender of this process. It has one batch in flight; what comes meanwhile waits and makes up the next one.
  * It knows the log's tail, so a batch is one ordered insert; that another process was faster shows as a duplicate key.
+ * With `forwarding`, batches go to the process that appends for all, while there is one. Nothing rests on that: an entry which
+ * that process may or may not have recorded is appended here as well, and is known again by its bytes.
  */
-export function createAppender(client: MongoClient, db: Db, options: AppenderOptions, logger: Logger): Appender {
+export function createAppender(client: MongoClient, db: Db, options: AppenderOptions, logger: Logger, forwarding?: Forwarding): Appender {
   if (!client.options.retryWrites) throw new Error("the appender needs a client that retries writes: see createLogClient");
   const events: Collection<StoredEvent> = db.collection<StoredEvent>(EVENTS_COLLECTION);
   const listeners = new Set<AppendListener>();
@@ -87,6 +100,9 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
   let tail: number | undefined;
   /** The newest position that this process knows to be durable. */
   let durable = 0;
+  /** The newest position that another process has said to be durable, and since when the database shows less. */
+  let told = 0;
+  let behindSince: number | undefined;
   /** Where the log ended when it last looked, and when that was. */
   let seen = 0;
   let seenAt = Number.NEGATIVE_INFINITY;
@@ -110,7 +126,7 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
     if (damage) return Promise.reject(damage);
     if (closed) return Promise.reject(new Unavailable("this process is stopping; nothing was recorded"));
     if (queue.length >= options.maxQueuedEntries || queuedBytes + entry.body.length > options.maxQueuedBytes) {
-      return Promise.reject(new Refusal("OVERLOADED", "too many commands are waiting to be recorded; nothing was recorded of this one"));
+      return Promise.reject(overloaded());
     }
     if (signal?.aborted) return Promise.reject(signal.reason);
     return new Promise<number>((resolve, reject) => {
@@ -127,6 +143,7 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
         since: performance.now(),
         signal,
         answered: false,
+        mayStand: false,
         resolve(position) {
           settled();
           resolve(position);
@@ -154,19 +171,27 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
           refuseAll(damage);
           break;
         }
-        if (tail === undefined) {
+        const writer = forwarding?.writer();
+        if (forwarding && writer !== undefined) {
+          await gathering.untilUsual(() => queue.length, MAX_GATHER_MS);
+          if (queue.length > 0) await forwardBatch(forwarding, writer, takeBatch(MAX_FORWARDED_BYTES));
+          continue;
+        }
+        const end = tail;
+        if (end === undefined) {
           tail = await findTail();
           continue;
         }
         if (performance.now() - seenAt > LOOK_EVERY_MS) {
-          await lookAt(tail);
+          await lookAt(end);
           continue;
         }
         await gathering.untilUsual(() => queue.length, Math.min(batchMs / 2, MAX_GATHER_MS));
-        // All of them may have been given up meanwhile.
+        // All of them may have been given up meanwhile, and another process may have told of its appends.
         if (queue.length === 0) break;
+        if (tail !== end) continue;
         const started = performance.now();
-        const contended = await sendBatch(takeBatch(), tail + 1);
+        const contended = await sendBatch(takeBatch(MAX_BATCH_BYTES), end + 1);
         batchMs += 0.2 * (performance.now() - started - batchMs);
         // Whoever lost is about to try again; without this pause the winner would win every time.
         if (contended) await pause(Math.min(batchMs / 2, MAX_YIELD_MS));
@@ -180,8 +205,14 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
 
   async function findTail(): Promise<number | undefined> {
     try {
-      const found = await readTail(events, lostAt, session);
+      const found = await readTail(events, Math.max(lostAt, told), session);
       if (found < durable) throw takenAway(durable);
+      if (found < told) {
+        behindSince ??= performance.now();
+        if (performance.now() - behindSince > BEHIND_MS) throw takenAway(told);
+        throw new Error(`the database does not show position ${told} yet, which another process has recorded`);
+      }
+      behindSince = undefined;
       durable = found;
       seen = found;
       seenAt = performance.now();
@@ -220,12 +251,12 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
     queuedBytes = 0;
   }
 
-  function takeBatch(): Waiting[] {
+  function takeBatch(maxBytes: number): Waiting[] {
     let bytes = 0;
     let count = 0;
     while (count < queue.length && count < MAX_BATCH_ENTRIES) {
       bytes += queue[count]?.entry.body.length ?? 0;
-      if (count > 0 && bytes > MAX_BATCH_BYTES) break;
+      if (count > 0 && bytes > maxBytes) break;
       count++;
     }
     const batch = queue.slice(0, count);
@@ -247,7 +278,11 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       outcome = { kind: "stopped", inserted: await untilKnown(batch, documents), by: "unknown" };
     }
     const stood = outcome.kind === "complete" ? batch.length : outcome.inserted;
-    acknowledge(batch.slice(0, stood), first);
+    if (stood > 0) {
+      tail = first + stood - 1;
+      durable = tail;
+    }
+    acknowledge(batch.slice(0, stood).map((waiting, index) => ({ waiting, position: first + index })));
     if (outcome.kind === "complete") {
       inFlight = [];
       return performance.now() - lastLossAt < CONTENTION_MS;
@@ -273,6 +308,33 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
     return false;
   }
 
+  /** Has another process append a batch, settles what it says, puts back the rest. */
+  async function forwardBatch({ forward }: Forwarding, writer: string, batch: readonly Waiting[]): Promise<void> {
+    inFlight = batch;
+    const outcomes = await forward(
+      writer,
+      batch.map(({ entry }) => entry),
+      Math.max(durable, told),
+    );
+    inFlight = [];
+    // Others have appended: where the log ends is not known here any more.
+    tail = undefined;
+    const recorded: Placed[] = [];
+    const losers: Waiting[] = [];
+    batch.forEach((waiting, index) => {
+      const outcome = outcomes[index];
+      if (outcome === undefined) waiting.mayStand = true;
+      else if (outcome === "conflict") losers.push(waiting);
+      // One that may stand by an earlier request goes round again: only who inserts it can tell.
+      else if (outcome === "overloaded") waiting.mayStand || refuse(waiting, overloaded());
+      else recorded.push({ waiting, position: outcome.position });
+    });
+    told = recorded.reduce((newest, { position }) => Math.max(newest, position), told);
+    acknowledge(recorded);
+    await refuseAsLost(losers);
+    putBack(batch);
+  }
+
   /**
    * Refuses the first of some entries, whose version exists, and those of the others that have lost, too. One that is
    * found out at each insert would cost a round trip each, and make those behind it lose in turn: a process whose rival
@@ -289,9 +351,33 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
     } catch (error) {
       logger.warn({ err: error }, "which entries have lost a race cannot be read; the next insert will tell");
     }
-    for (const waiting of [loser, ...others]) {
-      const { entry } = waiting;
-      if (waiting === loser || lost.has(entry)) refuse(waiting, new StreamConflict(entry.stream, entry.version));
+    await refuseAsLost([loser, ...others.filter(({ entry }) => lost.has(entry))]);
+  }
+
+  /** Refuses entries whose version exists; one that another process may have recorded for this one is accepted if it is that. */
+  async function refuseAsLost(losers: readonly Waiting[]): Promise<void> {
+    const unsure = losers.filter(({ mayStand }) => mayStand);
+    for (const waiting of losers) {
+      if (!waiting.mayStand) refuse(waiting, new StreamConflict(waiting.entry.stream, waiting.entry.version));
+    }
+    if (unsure.length === 0) return;
+    try {
+      const found = await findRecorded(
+        events,
+        unsure.map(({ entry }) => entry),
+      );
+      const recorded: Placed[] = [];
+      for (const waiting of unsure) {
+        const place = found.get(waiting.entry);
+        if (place === "another") refuse(waiting, new StreamConflict(waiting.entry.stream, waiting.entry.version));
+        else if (place !== undefined) recorded.push({ waiting, position: place });
+      }
+      told = recorded.reduce((newest, { position }) => Math.max(newest, position), told);
+      acknowledge(recorded.sort((a, b) => a.position - b.position));
+      // A majority does not have it yet: it goes round again.
+      if (found.size < unsure.length) await pause(RETRY_PAUSE_MS);
+    } catch (error) {
+      await noteFault(error, "whether another process has recorded entries cannot be read");
     }
   }
 
@@ -318,7 +404,9 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
         if (waiting.since < patientSince) refuse(waiting, new Unavailable(message, { cause: lastFault }));
       }
     };
-    tell(inFlight, "the database does not answer; whether this command was recorded is not known yet: try again with the same request_id");
+    tell(inFlight, UNKNOWN);
+    const mayStand = queue.filter((waiting) => waiting.mayStand);
+    tell(mayStand, UNKNOWN);
     tell(queue, "the database does not answer; nothing was recorded");
     const open = queue.filter(({ answered }) => !answered);
     if (open.length === queue.length) return;
@@ -335,18 +423,27 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
     for (const { entry } of open) queuedBytes += entry.body.length;
   }
 
-  function acknowledge(stood: readonly Waiting[], first: number): void {
-    if (stood.length === 0) return;
-    tail = first + stood.length - 1;
-    durable = tail;
-    stood.forEach((waiting, index) => {
-      if (waiting.answered) return;
+  /** Answers those whose entries are durable, and tells the listeners, run by run of positions. */
+  function acknowledge(placed: readonly Placed[]): void {
+    for (const { waiting, position } of placed) {
+      if (waiting.answered) continue;
       waiting.answered = true;
-      waiting.resolve(first + index);
-    });
+      waiting.resolve(position);
+    }
     if (listeners.size === 0) return;
-    const recorded = stood.map(({ entry: { entry, body } }, index) => ({ position: first + index, entry, body }));
-    for (const listener of listeners) listener(recorded);
+    let run: RecordedEntry[] = [];
+    const tell = () => {
+      for (const listener of listeners) if (run.length > 0) listener(run);
+    };
+    for (const { waiting, position } of placed) {
+      if (position !== (run.at(-1)?.position ?? position - 1) + 1) {
+        tell();
+        run = [];
+      }
+      const { entry, body } = waiting.entry;
+      run.push({ position, entry, body });
+    }
+    tell();
   }
 
   function refuse(waiting: Waiting, error: unknown): void {
@@ -360,6 +457,12 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
     check() {
       if (damage) throw damage;
     },
+    heardOf(position) {
+      if (position <= told) return;
+      told = position;
+      // Read again before the next batch, which would otherwise find the place taken. One on its way finds out by itself.
+      if (inFlight.length === 0 && tail !== undefined && tail < position) tail = undefined;
+    },
     onAppended(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -370,6 +473,10 @@ export function createAppender(client: MongoClient, db: Db, options: AppenderOpt
       await session.endSession();
     },
   };
+}
+
+function overloaded(): Refusal {
+  return new Refusal("OVERLOADED", "too many commands are waiting to be recorded; nothing was recorded of this one");
 }
 
 function takenAway(position: number): LogDamaged {

@@ -83,6 +83,27 @@ export async function whichLost<Entry extends EncodedEntry>(
 }
 
 /**
+ * Where some entries stand that another process may have recorded: their positions, or "another" where a different entry has
+ * their version. Those that a majority does not have, yet or ever, are left out.
+ */
+export async function findRecorded<Entry extends EncodedEntry>(
+  events: Collection<StoredEvent>,
+  entries: readonly Entry[],
+): Promise<ReadonlyMap<Entry, number | "another">> {
+  const clauses = entries.map(({ stream, version }) => ({ stream, version }));
+  const found = await events.find({ $or: clauses }, AT_MAJORITY).toArray();
+  const byVersion = new Map(found.map((document) => [`${document.version} ${document.stream}`, document]));
+  const places = new Map<Entry, number | "another">();
+  for (const entry of entries) {
+    const document = byVersion.get(`${entry.version} ${entry.stream}`);
+    if (!document) continue;
+    const isSame = Buffer.compare(document.body.value(), entry.body) === 0;
+    places.set(entry, isSame ? Number(document._id) : "another");
+  }
+  return places;
+}
+
+/**
  * The newest position that a majority has; 0 when the log is empty. Where another process is known to have written at
  * `atLeast`, waits a moment for a majority to have that too; it may also be gone with a deposed primary. Throws LogDamaged
  * when there is no entry before the newest.

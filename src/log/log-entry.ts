@@ -1,4 +1,5 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { Binary, Long } from "mongodb";
 import type { Event, LogEntry } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { EventSchema, LogEntrySchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
@@ -58,14 +59,18 @@ export const EVENT_TYPES: readonly string[] = [...TYPE_BY_CASE.values()];
 
 /** Encodes an entry for the log, and takes from it what people and indexes find it by. */
 export function encodeEntry(entry: LogEntry, at: Date): EncodedEntry {
-  return {
-    entry,
-    stream: entry.stream,
-    version: entry.version,
-    at,
-    types: entry.events.map(eventType),
-    body: toBinary(LogEntrySchema, entry),
-  };
+  return madeReady(entry, at, toBinary(LogEntrySchema, entry));
+}
+
+/** An entry that another process has encoded, made ready to append as it is. Throws when its body holds none. */
+export function encodedFrom(body: Uint8Array): EncodedEntry {
+  const entry = decodeBody(body);
+  if (entry.version === 0 || entry.stream === "" || !entry.recordedAt) throw new Error("the bytes are no entry of the log");
+  return madeReady(entry, timestampDate(entry.recordedAt), body);
+}
+
+function madeReady(entry: LogEntry, at: Date, body: Uint8Array): EncodedEntry {
+  return { entry, stream: entry.stream, version: entry.version, at, types: entry.events.map(eventType), body };
 }
 
 /** The document that puts an entry at a position. */

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { MongoError } from "mongodb";
 import { expect } from "vitest";
 import { ensureLogIndexes } from "../../src/log/indexes.ts";
-import { EVENTS_COLLECTION, type RecordedEntry } from "../../src/log/log-entry.ts";
+import { EVENTS_COLLECTION, type RecordedEntry, WRITERS_COLLECTION } from "../../src/log/log-entry.ts";
 import { eventually } from "../support/eventually.ts";
 import { type LogAccess, openLog } from "../support/open-log.ts";
 import { createRandom } from "./random.ts";
@@ -17,6 +17,10 @@ export type Campaign = AsyncDisposable & {
   progress(answers: number): Promise<void>;
   /** Kills a writer without warning; another takes over its open requests. */
   killWriter(): Promise<void>;
+  /** The same, of the one that appends for all. */
+  killAdvisoryWriter(): Promise<void>;
+  /** Holds the one that appends for all for a time, and lets it go on. */
+  pauseAdvisoryWriter(ms: number): Promise<void>;
   /** Waits until the primary holds entries that are not on a majority. */
   entriesOfPrimaryAlone(): Promise<void>;
   /** Lets the writers end, and checks the log against all that they and the followers were told. */
@@ -32,7 +36,7 @@ const REQUESTS_PER_WRITER = 1_000_000;
 const SILENCE_LIMIT_MS = 60_000;
 
 /** Starts writers on a new log, each a process of its own, and two followers in this one: of everything, and of one type of event. */
-export async function startCampaign(url: string, database: string, writers: number, seed: number): Promise<Campaign> {
+export async function startCampaign(url: string, database: string, writers: number, seed: number, natsUrl = "-"): Promise<Campaign> {
   const random = createRandom(seed);
   const log = openLog(url, database);
   await ensureLogIndexes(log.db);
@@ -47,7 +51,7 @@ export async function startCampaign(url: string, database: string, writers: numb
 
   function startWriter(leftOpen: readonly string[]): Writer {
     const first = started++ * REQUESTS_PER_WRITER;
-    const child = spawn(process.execPath, [WRITER, url, database, String(random(2 ** 31)), String(first), ...leftOpen], {
+    const child = spawn(process.execPath, [WRITER, url, database, natsUrl, String(random(2 ** 31)), String(first), ...leftOpen], {
       stdio: ["pipe", "pipe", "pipe"],
     });
     const writer: Writer = { child, open: new Set(leftOpen), answers: 0, ended: ended(child, problems) };
@@ -72,6 +76,26 @@ export async function startCampaign(url: string, database: string, writers: numb
     lastAnswerAt = performance.now();
   }
 
+  async function kill(writer: Writer | undefined): Promise<void> {
+    if (!writer) throw new Error("there is no writer to kill");
+    running.splice(running.indexOf(writer), 1);
+    writer.child.kill("SIGKILL");
+    await writer.ended;
+    running.push(startWriter([...writer.open]));
+  }
+
+  /** The writer whose lease has not run out. */
+  async function advisoryWriter(): Promise<Writer> {
+    const leases = log.db.collection<{ holder: string }>(WRITERS_COLLECTION);
+    let found: Writer | undefined;
+    await eventually(async () => {
+      const lease = await leases.findOne({ holder: { $exists: true }, $expr: { $gt: ["$until", "$$NOW"] } });
+      found = running.find(({ child }) => lease?.holder.startsWith(`${child.pid}-`));
+      expect(found, "one that appends for all").toBeDefined();
+    }, 10_000);
+    return found as Writer;
+  }
+
   for (let writer = 0; writer < writers; writer++) running.push(startWriter([]));
 
   return {
@@ -83,12 +107,13 @@ export async function startCampaign(url: string, database: string, writers: numb
       }, SILENCE_LIMIT_MS);
       expect(problems.join("\n")).toBe("");
     },
-    async killWriter() {
-      const [writer] = running.splice(random(running.length), 1);
-      if (!writer) throw new Error("there is no writer to kill");
-      writer.child.kill("SIGKILL");
-      await writer.ended;
-      running.push(startWriter([...writer.open]));
+    killWriter: () => kill(running[random(running.length)]),
+    killAdvisoryWriter: async () => kill(await advisoryWriter()),
+    async pauseAdvisoryWriter(ms) {
+      const { child } = await advisoryWriter();
+      child.kill("SIGSTOP");
+      await pause(ms);
+      child.kill("SIGCONT");
     },
     async entriesOfPrimaryAlone() {
       const newest = log.db.collection(EVENTS_COLLECTION).find({}, { readConcern: "local" }).sort({ _id: -1 }).limit(1);

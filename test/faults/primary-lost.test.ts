@@ -1,7 +1,9 @@
 import { MongoClient } from "mongodb";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startNatsServer } from "../../src/embedded/nats-server.ts";
 import { holdReplication } from "../support/hold-replication.ts";
 import { type ReplicaSet, startReplicaSet } from "../support/mongo.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 import { type Campaign, startCampaign } from "./campaign.ts";
 import { COUNTS } from "./counts.ts";
 import { createRandom } from "./random.ts";
@@ -47,15 +49,26 @@ async function freezePrimary(campaign: Campaign): Promise<void> {
   }
 }
 
-describe.each([
+const FAULTS = [
   ["steps down", COUNTS.stepDowns, stepDown],
   ["is killed", COUNTS.primaryKills, killPrimary],
   ["freezes", COUNTS.freezes, freezePrimary],
-] as const)("two writers, while the primary %s", (what, count, strike) => {
+] as const;
+
+const CASES = [
+  ...FAULTS.map(([what, count, strike]) => ({ who: "two writers", what, count, strike, shared: false })),
+  ...FAULTS.map(([what, count, strike]) => ({
+    ...{ who: "two that share a writer", what, count: Math.floor(count / 3), strike, shared: true },
+  })),
+].filter(({ count }) => count > 0);
+
+describe.each(CASES)("$who, while the primary $what", ({ what, count, strike, shared }) => {
   it(`${count} times (seed ${COUNTS.seed}), lose nothing acknowledged, leave no gap, record no request twice, and soon go on`, {
     timeout: 60_000 + count * 40_000,
   }, async () => {
-    await using campaign = await startCampaign(set.url, what.replace(" ", "_"), 2, COUNTS.seed);
+    await using nats = shared ? await ownNats() : undefined;
+    const database = `${what.replace(" ", "_")}${shared ? "_shared" : ""}`;
+    await using campaign = await startCampaign(set.url, database, 2, COUNTS.seed, nats?.url);
     await campaign.progress(1);
     for (let time = 0; time < count; time++) {
       await wholeSet();
@@ -69,6 +82,19 @@ describe.each([
     expect(longestSilenceMs).toBeLessThan(LONGEST_SILENCE_MS);
   });
 });
+
+/** A nats-server for one test. */
+async function ownNats() {
+  const folder = await temporaryFolder();
+  const nats = await startNatsServer({ dataDir: folder.path });
+  return {
+    url: nats.url,
+    async [Symbol.asyncDispose]() {
+      await nats.kill();
+      await folder[Symbol.asyncDispose]();
+    },
+  };
+}
 
 /**
  * Waits until every member copies again, so that the set can bear the next loss. That a member calls itself a secondary is

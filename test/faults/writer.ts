@@ -1,6 +1,6 @@
 // A process that writes to the log without a pause until it is killed, or asked to end by SIGTERM. Arguments: the
-// address, the database, the seed of its choices, the first number that it gives to a request, and the requests that an
-// earlier process has left open. It prints "try ID ." before it sends a request, and "ack ID POSITION ." once it is answered.
+// address, the database, the address of NATS if the writers let one of them append for all or "-", the seed of its choices,
+// the first number that it gives to a request, and the requests that an earlier process has left open. It prints "try ID ." before it sends a request, and "ack ID POSITION ." once it is answered.
 import { setTimeout as pause } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { MongoError } from "mongodb";
@@ -9,16 +9,16 @@ import { EventSchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js"
 import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { createTransactor } from "../../src/log/transact.ts";
 import { createUnchangedCommands } from "../../src/log/unchanged-commands.ts";
-import { openLog } from "../support/open-log.ts";
+import { openLog, openSharedLog } from "../support/open-log.ts";
 import { createRandom } from "./random.ts";
 
 const LANES = 64;
 const STREAMS = 100;
 const DUPLICATE_KEY = 11000;
 
-const [url = "", database = "", seed = "", firstNumber = "", ...leftOpen] = process.argv.slice(2);
+const [url = "", database = "", natsUrl = "", seed = "", firstNumber = "", ...leftOpen] = process.argv.slice(2);
 const random = createRandom(Number(seed));
-const log = openLog(url, database, { patienceMs: 3000 });
+const log = natsUrl === "-" ? openLog(url, database, { patienceMs: 3000 }) : openSharedLog(url, database, natsUrl, { patienceMs: 3000 });
 const now = () => new Date();
 const transactor = createTransactor<number>(
   { streamOf: (id) => `order-${id}`, evolve: (count) => (count ?? 0) + 1 },
