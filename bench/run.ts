@@ -14,11 +14,24 @@ import { type PreparedLog, prepareLog } from "./prepared-log.ts";
 import { processes } from "./processes.ts";
 import { readLog } from "./read-log.ts";
 import { rebuild } from "./rebuild.ts";
+import { relay } from "./relay.ts";
 import { formatPage, formatTable, readCircumstances, withSummary } from "./results.ts";
 import { rpc } from "./rpc.ts";
 
 /** All that is measured, in the order of the table. */
-const MEASURES: readonly Measure[] = [append, emmett, processes, rpc, access, readLog, rebuild, appendAtSize, auditTree, auditVerify];
+const MEASURES: readonly Measure[] = [
+  append,
+  emmett,
+  processes,
+  relay,
+  rpc,
+  access,
+  readLog,
+  rebuild,
+  appendAtSize,
+  auditTree,
+  auditVerify,
+];
 
 // Many short turns rather than few long ones: what else the machine does then meets all contenders alike.
 const FULL = { rounds: 9, longRounds: 3, load: { warmUpMs: 500, measureMs: 2000 }, bigLogEntries: 1_000_000 };

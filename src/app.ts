@@ -40,6 +40,8 @@ import { AuditService } from "./gen/ordertrail/v1/audit_service_pb.js";
 import { AuthService } from "./gen/ordertrail/v1/auth_service_pb.js";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
+import { createNews } from "./live/news.ts";
+import { startRelay } from "./live/relay.ts";
 import { createAdvisoryWriter } from "./log/advisory-writer.ts";
 import { createAppender } from "./log/appender.ts";
 import { ensureLogIndexes } from "./log/indexes.ts";
@@ -100,7 +102,10 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const db = client.db(config.databaseName);
   await ensureLogIndexes(db);
 
-  const nats = config.natsUrl === undefined ? undefined : startNatsClient({ url: config.natsUrl, tlsFiles: config.natsTls }, logger);
+  const nats =
+    config.natsUrl === undefined
+      ? undefined
+      : startNatsClient({ url: config.natsUrl, tlsFiles: config.natsTls, credsFile: config.natsCredsFile }, logger);
   if (nats) parts.defer(() => nats.stop());
   const self = `${process.pid}-${randomBytes(8).toString("hex")}`;
   const advisory = createAdvisoryWriter(db, self, logger);
@@ -110,11 +115,12 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     db,
     { maxQueuedEntries: config.appendQueueEntries, maxQueuedBytes: config.appendQueueBytes, patienceMs: PATIENCE_MS },
     logger,
-    nats && createForwarding(nats, advisory, config.databaseName, logger),
+    nats && createForwarding(nats, advisory, config.natsPrefix, logger),
   );
   parts.defer(() => appender.close());
-  if (nats) serveAppendRequests(nats, appender, self, config.databaseName, logger);
-  const reader = createLogReader(db, appender.onAppended);
+  if (nats) serveAppendRequests(nats, appender, self, config.natsPrefix, logger);
+  const news = nats && createNews(nats, config.natsPrefix, appender.onAppended);
+  const reader = createLogReader(db, appender.onAppended, news?.onNews);
   const unchanged = createUnchangedCommands(db, now);
   const orders = createTransactor({ streamOf: orderStream, evolve }, appender, reader, unchanged, { cachedStreams: CACHED_ORDERS, now });
 
@@ -266,6 +272,11 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     maxDeadlineMs: config.maxDeadlineMs,
     stopping: stopping.signal,
   });
+  const relay =
+    nats && config.roles.has("relay")
+      ? startRelay({ nats, reader, settings: { prefix: config.natsPrefix, ...config.eventStream }, logger })
+      : undefined;
+  if (relay) parts.defer(() => relay.stop());
   const readiness = createReadiness(
     {
       mongodb: () => db.command({ ping: 1 }),
@@ -274,6 +285,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     logger,
     {
       ...(nats && { nats: nats.check }),
+      ...(relay && { relay: relay.check }),
       [AUDIT_TREE]: async () => {
         const { problem } = await readTreeState(db, checkpoints, now);
         if (problem !== undefined) throw new Error(problem);

@@ -8,7 +8,7 @@ import { parseMasterKeys } from "./privacy/master-key.ts";
 import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
 /** What a process may do; every one may run any number of times. */
-export type ProcessRole = "api" | "projector";
+export type ProcessRole = "api" | "projector" | "relay";
 
 /** One environment variable, for those who set it. */
 export type Variable = {
@@ -72,8 +72,8 @@ const SETTINGS = {
   }),
   natsUrl: optional({
     name: "NATS_URL",
-    description: "NATS with JetStream. Not set: `npm start` runs a nats-server of its own.",
-    example: "nats://127.0.0.1:4222",
+    description: "NATS with JetStream; several servers of a cluster with commas. Not set: `npm start` runs a nats-server of its own.",
+    example: "nats://user:password@nats1:4222,nats2:4222,nats3:4222",
     secret: true,
     requiredInProduction: ["NATS_URL"],
     parse: (text) => urlText(text, ["nats:", "tls:"]),
@@ -96,12 +96,46 @@ const SETTINGS = {
     example: "/etc/ordertrail/nats-client.key",
     parse: readablePath,
   }),
+  natsCredsFile: optional({
+    name: "NATS_CREDS_FILE",
+    description: "Credentials file (a user's JWT and seed) by which Ordertrail is known to NATS.",
+    example: "/etc/ordertrail/nats.creds",
+    parse: readablePath,
+  }),
+  natsPrefix: defaulted({
+    name: "NATS_PREFIX",
+    description: "What all subjects and the stream in NATS begin with; of its own for each database that shares a NATS.",
+    default: "ordertrail",
+    example: "ordertrail-eu",
+    parse: (text) => matching(/^[A-Za-z0-9_-]{1,32}$/, text, "must be 1 to 32 letters, digits, _ and -"),
+  }),
+  eventStreamDays: defaulted({
+    name: "EVENT_STREAM_DAYS",
+    description: "For how many days NATS keeps the mirror of the log; 0 for ever. The log itself keeps all.",
+    default: "7",
+    example: "30",
+    parse: wholeNumber(0, 36_500),
+  }),
+  eventStreamMib: defaulted({
+    name: "EVENT_STREAM_MIB",
+    description: "How many MiB of it NATS keeps at most; 0 for any number.",
+    default: "0",
+    example: "10240",
+    parse: wholeNumber(0, 1_000_000_000),
+  }),
+  eventStreamReplicas: defaulted({
+    name: "EVENT_STREAM_REPLICAS",
+    description: "On how many servers of a NATS cluster the mirror is kept: 1, 3 or 5.",
+    default: "1",
+    example: "3",
+    parse: (text) => Number(oneOf(["1", "3", "5"], text)),
+  }),
   roles: defaulted({
     name: "ROLES",
-    description: "What this process does: `api` answers calls, `projector` keeps the read models.",
-    default: "api,projector",
+    description: "What this process does: `api` answers calls, `projector` keeps the read models, `relay` mirrors the log into NATS.",
+    default: "api,projector,relay",
     example: "api,projector",
-    parse: (text): ReadonlySet<ProcessRole> => new Set(list(text).map((role) => oneOf(["api", "projector"], role))),
+    parse: (text): ReadonlySet<ProcessRole> => new Set(list(text).map((role) => oneOf(["api", "projector", "relay"], role))),
   }),
   grpcHost: defaulted({
     name: "GRPC_HOST",
@@ -447,6 +481,8 @@ export type Config = Values & {
   /** For connections to MongoDB. */
   readonly mongodbTls: ClientTlsFiles;
   readonly natsTls: ClientTlsFiles;
+  /** How the mirror of the log in NATS is kept. */
+  readonly eventStream: { readonly maxAgeSeconds: number; readonly maxBytes: number; readonly replicas: number };
   /** For the command line's own calls to a running instance. */
   readonly cliTls: ClientTlsFiles;
 };
@@ -488,6 +524,11 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     httpTls: tlsFiles(values.httpTlsCertFile, values.httpTlsKeyFile, values.httpTlsClientCaFile, values.httpTlsClientCert),
     mongodbTls: { caFile: values.mongodbTlsCaFile, certFile: values.mongodbTlsCertFile, keyFile: values.mongodbTlsKeyFile },
     natsTls: { caFile: values.natsTlsCaFile, certFile: values.natsTlsCertFile, keyFile: values.natsTlsKeyFile },
+    eventStream: {
+      maxAgeSeconds: values.eventStreamDays * 86_400,
+      maxBytes: values.eventStreamMib * 1024 * 1024,
+      replicas: values.eventStreamReplicas,
+    },
     cliTls: { caFile: values.cliCaFile, certFile: values.cliCertFile, keyFile: values.cliKeyFile },
   };
 }

@@ -7,6 +7,7 @@ type Service = {
   readonly image: string;
   readonly build?: string;
   readonly entrypoint?: readonly string[];
+  readonly command?: readonly string[];
   readonly restart?: string;
   readonly environment?: Readonly<Record<string, string>>;
   readonly healthcheck?: { readonly test: readonly string[] };
@@ -42,9 +43,20 @@ describe("docker-compose.yml", () => {
     expect(ordertrail.depends_on?.["mongo-initiate"]).toEqual({ condition: "service_completed_successfully" });
   });
 
+  it("makes a NATS cluster of the three servers that the service connects to, and keeps the mirror on all of them", () => {
+    const servers = Object.keys(compose.services).filter((name) => /^nats-\d$/.test(name));
+    expect(servers).toEqual(["nats-1", "nats-2", "nats-3"]);
+    expect(ordertrail.environment?.["NATS_URL"]).toBe(`nats://${servers.map((name) => `${name}:4222`).join(",")}`);
+    expect(ordertrail.environment?.["EVENT_STREAM_REPLICAS"]).toBe(String(servers.length));
+    for (const server of servers) {
+      expect(compose.services[server]?.command?.join(" ")).toContain(servers.map((name) => `nats://${name}:6222`).join(","));
+      expect(ordertrail.depends_on?.[server]).toEqual({ condition: "service_healthy" });
+    }
+  });
+
   it("checks the health of every server that runs on", () => {
     const servers = Object.entries(compose.services).filter(([, service]) => service.restart === "unless-stopped" && !service.build);
-    expect(servers).toHaveLength(4);
+    expect(servers).toHaveLength(6);
     for (const [name, { healthcheck }] of servers) expect(healthcheck?.test.length, name).toBeGreaterThan(1);
   });
 

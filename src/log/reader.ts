@@ -61,15 +61,17 @@ export type LogReader = {
 
 type Stored = Pick<StoredEvent, "_id" | "stream" | "version" | "types" | "body">;
 
+type Subscribe<Listener> = (listener: Listener) => () => void;
+
 const DEFAULT_BATCH = 1000;
 const FIRST_POLL_MS = 20;
 const LAST_POLL_MS = 250;
 
 /**
  * A reader of the log in `db`. `onAppended`, if given, wakes followers at once when this process appends, and spares them
- * the reading of it; otherwise, and for what others append, they poll.
+ * the reading of it; `onNews` wakes them when another process says how far the log reaches now. Otherwise they poll.
  */
-export function createLogReader(db: Db, onAppended?: (listener: AppendListener) => () => void): LogReader {
+export function createLogReader(db: Db, onAppended?: Subscribe<AppendListener>, onNews?: Subscribe<(position: number) => void>): LogReader {
   const events = db.collection<Stored>(EVENTS_COLLECTION);
   const recent = onAppended && rememberRecent(onAppended);
 
@@ -196,7 +198,7 @@ export function createLogReader(db: Db, onAppended?: (listener: AppendListener) 
     const { signal } = options;
     let position = options.after;
     let pollMs = FIRST_POLL_MS;
-    using news = newsOf(onAppended);
+    using news = newsOf(onAppended, onNews);
     // A new primary may know less than the old one did. In one session no read sees less than the one before it: without
     // that, `to` could lie beyond what the read after it sees, and entries in between would be passed over.
     await using session = db.client.startSession({ causalConsistency: true });
@@ -288,19 +290,21 @@ function checkDense(batch: readonly RecordedEntry[], last: number, step: 1 | -1)
 }
 
 /** Waits for news of a position beyond the one that is known, or for the time to poll again. */
-function newsOf(onAppended: ((listener: AppendListener) => () => void) | undefined) {
+function newsOf(onAppended: Subscribe<AppendListener> | undefined, onNews: Subscribe<(position: number) => void> | undefined) {
   let newest = 0;
-  let heeded = 0;
+  let unheeded = false;
   let wake: (() => void) | undefined;
-  const unsubscribe = onAppended?.((entries) => {
-    newest = entries.at(-1)?.position ?? newest;
+  const hear = (position: number) => {
+    newest = Math.max(newest, position);
+    unheeded = true;
     wake?.();
-  });
+  };
+  const unsubscribes = [onAppended?.((entries) => hear(entries.at(-1)?.position ?? newest)), onNews?.(hear)];
   return {
     after(position: number, atMostMs: number, signal: AbortSignal): Promise<void> {
       // Heeded once: what was appended may not be readable for a moment, when a new primary does not know its majority yet.
-      if (newest > Math.max(position, heeded) || signal.aborted) {
-        heeded = newest;
+      if ((unheeded && newest > position) || signal.aborted) {
+        unheeded = false;
         return Promise.resolve();
       }
       return new Promise<void>((resolve) => {
@@ -316,7 +320,7 @@ function newsOf(onAppended: ((listener: AppendListener) => () => void) | undefin
       });
     },
     [Symbol.dispose]() {
-      unsubscribe?.();
+      for (const unsubscribe of unsubscribes) unsubscribe?.();
     },
   };
 }

@@ -10,14 +10,14 @@ import type { NatsClient } from "./nats-client.ts";
 const ANSWER_MS = 1000;
 
 /** Asks the process that appends for all, over NATS, while there is a connection. */
-export function createForwarding(nats: NatsClient, writer: AdvisoryWriter, database: string, logger: Logger): Forwarding {
+export function createForwarding(nats: NatsClient, writer: AdvisoryWriter, prefix: string, logger: Logger): Forwarding {
   return {
     writer: () => (nats.connected() ? writer.current() : undefined),
     async forward(name, entries, known) {
       try {
         const connection = nats.connected();
         if (!connection) throw new Error("there is no connection to NATS");
-        const answer = await connection.request(subjectOf(database, name), encodeAppendRequest(entries, known), { timeout: ANSWER_MS });
+        const answer = await connection.request(subjectOf(prefix, name), encodeAppendRequest(entries, known), { timeout: ANSWER_MS });
         const outcomes = decodeAppendResponse(answer.data, entries.length);
         // It is ending, or has a fault of its own.
         if (outcomes.includes(undefined)) writer.suspect(name);
@@ -33,9 +33,9 @@ export function createForwarding(nats: NatsClient, writer: AdvisoryWriter, datab
 }
 
 /** Answers other processes that want this one to append, for as long as the connection lives. */
-export function serveAppendRequests(nats: NatsClient, appender: Appender, self: string, database: string, logger: Logger): void {
+export function serveAppendRequests(nats: NatsClient, appender: Appender, self: string, prefix: string, logger: Logger): void {
   nats.onConnected((connection) => {
-    connection.subscribe(subjectOf(database, self), {
+    connection.subscribe(subjectOf(prefix, self), {
       callback: (error, message) => {
         if (error) logger.warn({ err: error }, "requests to append cannot be heard");
         else void answer(appender, message, logger);
@@ -52,6 +52,6 @@ async function answer(appender: Appender, message: Msg, logger: Logger): Promise
   }
 }
 
-function subjectOf(database: string, writer: string): string {
-  return `ordertrail.append.${database}.${writer}`;
+function subjectOf(prefix: string, writer: string): string {
+  return `${prefix}.append.${writer}`;
 }

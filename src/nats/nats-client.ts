@@ -1,12 +1,15 @@
+import { readFileSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
-import { type ConnectionOptions, connect, Events, type NatsConnection } from "nats";
+import { type ConnectionOptions, connect, credsAuthenticator, Events, type NatsConnection } from "nats";
 import type { Logger } from "pino";
 import { type ClientTlsFiles, readClientTls } from "../tls-files.ts";
 
 /** How this process reaches NATS. */
 export type NatsSettings = {
-  /** Such as nats://user:password@host:4222, or tls://token@host:4222; what is special in a password is percent-encoded. */
+  /** Such as nats://user:password@host:4222,other-host:4222, or tls://token@host:4222; what is special in a password is percent-encoded. */
   readonly url: string;
+  /** A file of a user's JWT and seed, as NATS's own tools write it. */
+  readonly credsFile?: string | undefined;
   /** With any of them, and with tls:, the connection is by TLS or not at all. */
   readonly tlsFiles: ClientTlsFiles;
 };
@@ -86,13 +89,15 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
   };
 }
 
-function optionsOf({ url, tlsFiles }: NatsSettings): ConnectionOptions {
-  const { protocol, host, username, password } = new URL(url);
+function optionsOf({ url, tlsFiles, credsFile }: NatsSettings): ConnectionOptions {
+  const [first = "", ...others] = url.split(",");
+  const { protocol, host, username, password } = new URL(first);
   const user = decodeURIComponent(username);
   const tls = readClientTls(tlsFiles);
   return {
     name: "ordertrail",
-    servers: host,
+    servers: [host, ...others.map((other) => other.trim().replace(/^(nats|tls):\/\//, ""))],
+    ...(credsFile !== undefined && { authenticator: credsAuthenticator(readFileSync(credsFile)) }),
     timeout: CONNECT_MS,
     maxReconnectAttempts: -1,
     reconnectTimeWait: RECONNECT_MS,

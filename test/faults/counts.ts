@@ -3,6 +3,7 @@ export const COUNTS = {
   seed: fromEnvironment("FAULTS_SEED", Date.now() % 1_000_000),
   writerKills: fromEnvironment("FAULTS_WRITER_KILLS", 3),
   advisoryFaults: fromEnvironment("FAULTS_ADVISORY_FAULTS", 3),
+  relayFaults: fromEnvironment("FAULTS_RELAY_FAULTS", 3),
   projectorKills: fromEnvironment("FAULTS_PROJECTOR_KILLS", 4),
   treeKills: fromEnvironment("FAULTS_TREE_KILLS", 3),
   privacyKills: fromEnvironment("FAULTS_PRIVACY_KILLS", 4),

@@ -102,7 +102,7 @@ describe("processes that let one append for all", () => {
     await using liar = openLog(log.database.url, log.database.name);
     const connection = await connect({ servers: `127.0.0.1:${nats.port}` });
     const asked: string[] = [];
-    connection.subscribe(`ordertrail.append.${log.database.name}.liar`, {
+    connection.subscribe(`${log.database.name}.append.liar`, {
       callback: (_error, message) => {
         asked.push(String(fromBinary(AppendRequestSchema, message.data).bodies.length));
         void answerAppendRequest(liar.appender, message.data);
@@ -133,7 +133,7 @@ describe("processes that let one append for all", () => {
     const holder = (await log.leases.findOne({ holder: { $exists: true } }))?.holder;
     const connection = await connect({ servers: `127.0.0.1:${nats.port}` });
     for (const bytes of [new Uint8Array([255, 1, 2]), new Uint8Array([10, 3, 1, 2, 3])])
-      await expect(connection.request(`ordertrail.append.${log.database.name}.${holder}`, bytes, { timeout: 200 })).rejects.toThrow();
+      await expect(connection.request(`${log.database.name}.append.${holder}`, bytes, { timeout: 200 })).rejects.toThrow();
     await connection.close();
     await log.writer.appender.append(anEntry("order-1", 1));
   });

@@ -5,15 +5,16 @@ import { type NatsSettings, startNatsClient } from "../../src/nats/nats-client.t
 import { startTestApp } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
+import { startDecentralisedNats } from "./decentralised-nats.ts";
 import { type SecuredNats, startSecuredNats, USER } from "./secured-nats.ts";
 
 const NO_FILES = { caFile: undefined, certFile: undefined, keyFile: undefined };
 const filesOf = ({ caFile, certFile, keyFile }: SecuredNats) => ({ caFile, certFile, keyFile });
 
 /** A client, and what it logs; stopped at the end of the block. */
-function aClient(url: string, tlsFiles: NatsSettings["tlsFiles"]) {
+function aClient(url: string, tlsFiles: NatsSettings["tlsFiles"], credsFile?: string) {
   const lines: string[] = [];
-  const client = startNatsClient({ url, tlsFiles }, createLogger("debug", { write: (line) => lines.push(line) }));
+  const client = startNatsClient({ url, tlsFiles, credsFile }, createLogger("debug", { write: (line) => lines.push(line) }));
   return { client, lines, [Symbol.asyncDispose]: () => client.stop() };
 }
 
@@ -46,6 +47,31 @@ describe("a NATS that wants TLS, a certificate, and a password or token", () => 
     await eventually(() => expect(refused.lines.join("")).toMatch(why));
     await expect(refused.client.check()).rejects.toThrow("no connection to NATS");
     for (const part of [nats.secret, encodeURIComponent(nats.secret), "wr0ng"]) expect(refused.lines.join("")).not.toContain(part);
+  });
+});
+
+describe("a NATS that wants credentials of an account", () => {
+  it("is reached by a file of them, and by another operator's not", async () => {
+    await using nats = await startDecentralisedNats();
+    await using connected = aClient(nats.url, NO_FILES, nats.credsFile);
+    await eventually(() => connected.client.check());
+    await using refused = aClient(nats.url, NO_FILES, nats.foreignCredsFile);
+    await eventually(() => expect(refused.lines.join("")).toMatch(/authorization/i));
+    await expect(refused.client.check()).rejects.toThrow("no connection to NATS");
+    expect(connected.lines.join("")).not.toContain(nats.seed);
+  });
+});
+
+describe("a NATS of several servers", () => {
+  it("is reached by any of them that is there", async () => {
+    await using folder = await temporaryFolder();
+    const server = await startNatsServer({ dataDir: folder.path });
+    try {
+      await using connected = aClient(`nats://127.0.0.1:1,127.0.0.1:2, nats://127.0.0.1:${server.port}`, NO_FILES);
+      await eventually(() => connected.client.check());
+    } finally {
+      await server.kill();
+    }
   });
 });
 
