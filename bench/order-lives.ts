@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Actor } from "../src/domain/caller.ts";
 import { decide, evolve, type OrderCommand, type OrderState, orderStream } from "../src/domain/order.ts";
-import { DriverSchema, ProposedSubstitutionSchema } from "../src/gen/ordertrail/events/v1/order_events_pb.js";
+import { DriverSchema, OrderDeadlinesSchema, ProposedSubstitutionSchema } from "../src/gen/ordertrail/events/v1/order_events_pb.js";
 import {
   DeliveryProvider,
   Door,
@@ -13,6 +13,7 @@ import {
   Role,
   type Sealed,
   SealedSchema,
+  SubstitutionPolicy,
 } from "../src/gen/ordertrail/events/v1/values_pb.js";
 import { createEntry, type EncodedEntry, encodeEntry } from "../src/log/log-entry.ts";
 
@@ -27,6 +28,10 @@ const BEGINNING_MS = Date.UTC(2025, 0, 1);
 const MS_BETWEEN_ENTRIES = 5;
 
 let drawn = Buffer.alloc(0);
+
+const LIMITS = create(OrderDeadlinesSchema, {
+  ...{ acknowledgmentSeconds: 300, substitutionsSeconds: 300, driverAssignmentSeconds: 600, pickupSeconds: 1800, escalationSeconds: 300 },
+});
 
 const SERVICE: Actor = { role: Role.SERVICE, subject: "checkout" };
 
@@ -99,6 +104,8 @@ function bear(number: number): Life {
         items,
         recipient: sealed(160),
         metadata: { channel: "app" },
+        substitutionPolicy: SubstitutionPolicy.REFUND,
+        deadlines: LIMITS,
       },
     },
     move(SERVICE, OrderStatus.STORE_NOTIFIED),

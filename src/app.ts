@@ -29,6 +29,7 @@ import type { AppConfig } from "./config.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { evolvePerson, personStream } from "./domain/person.ts";
 import { Unavailable } from "./domain/refusal.ts";
+import { evolveStore, storeStream } from "./domain/store.ts";
 import { createDispatcher } from "./doors/dispatch.ts";
 import { DOOR_LIMITS } from "./doors/door-limits.ts";
 import { createDoorTls } from "./doors/door-tls.ts";
@@ -59,6 +60,7 @@ import { createPersonalKeys } from "./privacy/personal-keys.ts";
 import { createPersonalPlaces } from "./privacy/personal-places.ts";
 import { createRepeater } from "./privacy/repeater.ts";
 import { destroyExpiredKeys, type RetentionOptions } from "./privacy/retention.ts";
+import { createDeadlines, createDeadlinesProjection } from "./projections/deadlines.ts";
 import { createDriverLocations } from "./projections/driver-locations.ts";
 import { createOrderTrackingProjection, createOrderTrackings, ORDER_TRACKING } from "./projections/order-tracking.ts";
 import { createProjector } from "./projections/projector.ts";
@@ -66,8 +68,10 @@ import { createAuditService } from "./services/audit-service.ts";
 import { createAuthService } from "./services/auth-service.ts";
 import { served } from "./services/call.ts";
 import { createOperationsService } from "./services/operations-service.ts";
+import { createOrderLimits } from "./services/order-limits.ts";
 import { createOrderTrackingService } from "./services/order-tracking-service.ts";
 import { createErasureRecorder } from "./services/record-erasure.ts";
+import { createTimers } from "./workers/timers.ts";
 
 /** Ordertrail, running. */
 export type App = {
@@ -84,16 +88,22 @@ const LEASE_MS = 5000;
 const CACHED_ORDERS = 20_000;
 const CACHED_TOKENS = 10_000;
 const CACHED_PEOPLE = 100;
+const CACHED_STORES = 5000;
 /** For about how long a key that another process has destroyed may still open things here. */
 const LEARN_MS = 1000;
 const FINISH_MS = 10_000;
+/** How often it is looked for what is overdue. */
+const TIMERS_MS = 1000;
 /** How often unsealed keys that are too old to be used are taken out of memory. */
 const FORGET_MS = 60_000;
 const RETENTION_MS = 3_600_000;
 
-/** Builds everything, top to bottom, and starts the roles that the configuration names. Throws when the database cannot be reached. */
-export async function createApp(config: AppConfig, logger: Logger): Promise<App> {
-  const now = () => new Date();
+/**
+ * Builds everything, top to bottom, and starts the roles that the configuration names. Throws when the database cannot be
+ * reached. By `clock` goes all that depends on the time of day, such as deadlines.
+ */
+export async function createApp(config: AppConfig, logger: Logger, clock = () => new Date()): Promise<App> {
+  const now = clock;
   const stopping = new AbortController();
   // What is made is let go of in the opposite order, also when something further down cannot be had.
   await using parts = new AsyncDisposableStack();
@@ -129,12 +139,18 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     now,
   });
 
+  const stores = createTransactor({ streamOf: storeStream, evolve: evolveStore }, appender, reader, unchanged, {
+    cachedStreams: CACHED_STORES,
+    now,
+  });
+
   const wrapper = await configuredKeyWrapper(config, now);
   const keys = createPersonalKeys(db, wrapper, now);
   const locations = createDriverLocations(db, ORDER_TRACKING);
   await locations.ensureIndexes();
   const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS, others: [AUDIT_TREE] }, [
     createOrderTrackingProjection(db, reader, locations),
+    createDeadlinesProjection(db, reader),
   ]);
   parts.defer(() => projector.stop());
 
@@ -228,7 +244,10 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   }
 
   const trackings = createOrderTrackings(db);
-  const tracking = createOrderTrackingService({ orders, reader, trackings, locations, projector, keys, now });
+  const tracking = createOrderTrackingService({
+    ...{ orders, reader, trackings, locations, projector, keys, now },
+    deadlinesOf: createOrderLimits(stores, config.deadlines),
+  });
   const services = [
     served(OrderTrackingService, tracking),
     served(
@@ -238,7 +257,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
         ...{ erasures, links, trackings, tracking, projector, keys, now },
       }),
     ),
-    served(OperationsService, createOperationsService({ projector, reader, denials, rotateKeys: rotateAll })),
+    served(OperationsService, createOperationsService({ projector, reader, denials, rotateKeys: rotateAll, stores, keys })),
     served(
       AuthService,
       createAuthService({
@@ -277,6 +296,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
       ? startRelay({ nats, reader, settings: { prefix: config.natsPrefix, ...config.eventStream }, logger })
       : undefined;
   if (relay) parts.defer(() => relay.stop());
+  const timers = config.roles.has("timers") ? createTimers({ deadlines: createDeadlines(db), orders, clock: now, logger }) : undefined;
   const readiness = createReadiness(
     {
       mongodb: () => db.command({ ping: 1 }),
@@ -286,6 +306,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
     {
       ...(nats && { nats: nats.check }),
       ...(relay && { relay: relay.check }),
+      ...(timers && { timers: timers.check }),
       [AUDIT_TREE]: async () => {
         const { problem } = await readTreeState(db, checkpoints, now);
         if (problem !== undefined) throw new Error(problem);
@@ -330,6 +351,7 @@ export async function createApp(config: AppConfig, logger: Logger): Promise<App>
   const repeaters = [
     createRepeater("learning of erasures", () => erasures.learn(), LEARN_MS, logger),
     createRepeater("forgetting old keys", async () => void keys.forgetOld(), FORGET_MS, logger),
+    ...(timers ? [createRepeater("acting on deadlines", timers.act, TIMERS_MS, logger)] : []),
     createRepeater("finishing erasures", async (signal) => void (await erasures.finish(signal)), FINISH_MS, logger),
     ...(days !== undefined && config.roles.has("projector")
       ? [

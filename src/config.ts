@@ -5,10 +5,11 @@ import { parseAuditSeeds } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
 import { parseProxies } from "./doors/proxies.ts";
 import { parseMasterKeys } from "./privacy/master-key.ts";
+import type { DefaultLimits } from "./services/order-limits.ts";
 import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
 /** What a process may do; every one may run any number of times. */
-export type ProcessRole = "api" | "projector" | "relay";
+export type ProcessRole = "api" | "projector" | "relay" | "timers";
 
 /** One environment variable, for those who set it. */
 export type Variable = {
@@ -132,10 +133,53 @@ const SETTINGS = {
   }),
   roles: defaulted({
     name: "ROLES",
-    description: "What this process does: `api` answers calls, `projector` keeps the read models, `relay` mirrors the log into NATS.",
-    default: "api,projector,relay",
+    description:
+      "What this process does: `api` answers calls, `projector` keeps the read models, `relay` mirrors the log into NATS, `timers` acts on deadlines.",
+    default: "api,projector,relay,timers",
     example: "api,projector",
-    parse: (text): ReadonlySet<ProcessRole> => new Set(list(text).map((role) => oneOf(["api", "projector", "relay"], role))),
+    parse: (text): ReadonlySet<ProcessRole> => new Set(list(text).map((role) => oneOf(["api", "projector", "relay", "timers"], role))),
+  }),
+  acknowledgmentSeconds: defaulted({
+    name: "DEADLINE_ACKNOWLEDGMENT_SECONDS",
+    description: "How long a store may take to acknowledge an order before it is reminded, unless PutStore says otherwise for it.",
+    default: "300",
+    example: "600",
+    parse: wholeNumber(1, 604_800),
+  }),
+  substitutionsSeconds: defaulted({
+    name: "DEADLINE_SUBSTITUTIONS_SECONDS",
+    description: "How long a customer may take to answer about substitutions before they are reminded.",
+    default: "300",
+    example: "600",
+    parse: wholeNumber(1, 604_800),
+  }),
+  driverAssignmentSeconds: defaulted({
+    name: "DEADLINE_DRIVER_SECONDS",
+    description: "How long an order may be ready without a driver.",
+    default: "600",
+    example: "1200",
+    parse: wholeNumber(1, 604_800),
+  }),
+  pickupSeconds: defaulted({
+    name: "DEADLINE_PICKUP_SECONDS",
+    description: "How long a driver may take to the store.",
+    default: "1800",
+    example: "3600",
+    parse: wholeNumber(1, 604_800),
+  }),
+  escalationSeconds: defaulted({
+    name: "DEADLINE_ESCALATION_SECONDS",
+    description: "How long after the reminder people are told; open substitutions are then answered by the order's policy.",
+    default: "300",
+    example: "600",
+    parse: wholeNumber(1, 604_800),
+  }),
+  cancelUnacknowledged: defaulted({
+    name: "CANCEL_UNACKNOWLEDGED",
+    description: "Whether an order is called off that its store has not acknowledged when people are told.",
+    default: "false",
+    example: "true",
+    parse: (text) => oneOf(["true", "false"], text) === "true",
   }),
   grpcHost: defaulted({
     name: "GRPC_HOST",
@@ -481,6 +525,8 @@ export type Config = Values & {
   /** For connections to MongoDB. */
   readonly mongodbTls: ClientTlsFiles;
   readonly natsTls: ClientTlsFiles;
+  /** How long orders may wait for what, where their store does not say. */
+  readonly deadlines: DefaultLimits;
   /** How the mirror of the log in NATS is kept. */
   readonly eventStream: { readonly maxAgeSeconds: number; readonly maxBytes: number; readonly replicas: number };
   /** For the command line's own calls to a running instance. */
@@ -524,6 +570,14 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
     httpTls: tlsFiles(values.httpTlsCertFile, values.httpTlsKeyFile, values.httpTlsClientCaFile, values.httpTlsClientCert),
     mongodbTls: { caFile: values.mongodbTlsCaFile, certFile: values.mongodbTlsCertFile, keyFile: values.mongodbTlsKeyFile },
     natsTls: { caFile: values.natsTlsCaFile, certFile: values.natsTlsCertFile, keyFile: values.natsTlsKeyFile },
+    deadlines: {
+      acknowledgmentSeconds: values.acknowledgmentSeconds,
+      substitutionsSeconds: values.substitutionsSeconds,
+      driverAssignmentSeconds: values.driverAssignmentSeconds,
+      pickupSeconds: values.pickupSeconds,
+      escalationSeconds: values.escalationSeconds,
+      cancelUnacknowledged: values.cancelUnacknowledged,
+    },
     eventStream: {
       maxAgeSeconds: values.eventStreamDays * 86_400,
       maxBytes: values.eventStreamMib * 1024 * 1024,

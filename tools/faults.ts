@@ -6,6 +6,7 @@ const COUNTS = [
   ["writer-kills", "how often a writer is killed in the middle of its batches", "20"],
   ["advisory-faults", "how often the process that appends for all is killed or held, or NATS is", "21"],
   ["relay-faults", "how often a relay or NATS is killed, or NATS loses its data", "21"],
+  ["timer-kills", "how often a process is killed that acts on deadlines", "20"],
   ["step-downs", "how often the primary of three members steps down", "10"],
   ["primary-kills", "how often the primary is killed", "10"],
   ["freezes", "how often the primary is frozen, and goes on later", "3"],

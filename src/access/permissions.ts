@@ -11,9 +11,9 @@ export type Permission = {
   readonly roles: readonly Role[] | "public";
   /**
    * What of the orders they reach by it. `own order`: one for which `mayAccess` holds, any other is "not found";
-   * `own orders`: those within `scopeOf`; `all`: whose they are does not matter.
+   * `own orders`: those within `scopeOf`; `own store`: no order, but a store, which a store may only ask about if it is itself; `all`: whose they are does not matter.
    */
-  readonly reach: "own order" | "own orders" | "all";
+  readonly reach: "own order" | "own orders" | "own store" | "all";
 };
 
 const { SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK } = Role;
@@ -58,6 +58,8 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.AuditService/ExplainOrder": { roles: [SERVICE, AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/ListDenials": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/RotateKeys": { roles: [OPERATOR], reach: "all" },
+    "ordertrail.v1.OperationsService/GetStore": { roles: [SERVICE, STORE, AUDITOR, OPERATOR], reach: "own store" },
+    "ordertrail.v1.OperationsService/PutStore": { roles: [SERVICE, STORE, OPERATOR], reach: "own store" },
     "ordertrail.v1.AuditService/EraseCustomer": { roles: [SERVICE, OPERATOR], reach: "all" },
     "ordertrail.v1.AuditService/ExportCustomerData": { roles: [SERVICE, CUSTOMER, OPERATOR], reach: "own orders" },
     // These look at what the request brings: a client's secret, a refresh token, the token to revoke.

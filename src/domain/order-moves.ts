@@ -53,6 +53,13 @@ export const LATE_NAMING: Move = {
 
 const STORE_SIDE: readonly Role[] = [Role.STORE, Role.SERVICE, Role.OPERATOR];
 const COURIER_SIDE: readonly Role[] = [...COURIERS, Role.SERVICE, Role.OPERATOR];
+/** Where an order waits for somebody, for a limited time. */
+const WAITING: readonly OrderStatus[] = [
+  OrderStatus.STORE_NOTIFIED,
+  OrderStatus.SUBSTITUTIONS_NEEDED,
+  OrderStatus.READY_FOR_PICKUP,
+  OrderStatus.DRIVER_ASSIGNED,
+];
 const DISPATCHERS: readonly Role[] = [Role.PARTNER, Role.STORE, Role.SERVICE, Role.OPERATOR];
 
 /** Everything that can be done with an order. The guard, the tests and docs/order-states.md read this table and nothing else. */
@@ -223,6 +230,31 @@ export const MOVES: readonly Move[] = [
     to: OrderStatus.CANCELLED,
     roles: [Role.STORE, Role.SERVICE, Role.OPERATOR, Role.SYSTEM],
     event: "orderCancelled",
+  },
+  { name: "remind of what is due", commands: ["CheckDeadline"], from: WAITING, roles: [Role.SYSTEM], event: "deadlineReminded" },
+  { name: "tell of what was not done", commands: ["CheckDeadline"], from: WAITING, roles: [Role.SYSTEM], event: "deadlineEscalated" },
+  {
+    name: "cancel an order that its store does not acknowledge",
+    commands: ["CheckDeadline"],
+    from: [OrderStatus.STORE_NOTIFIED],
+    to: OrderStatus.CANCELLED,
+    roles: [Role.SYSTEM],
+    event: "orderCancelled",
+  },
+  {
+    name: "answer substitutions for who did not",
+    commands: ["CheckDeadline"],
+    from: [OrderStatus.SUBSTITUTIONS_NEEDED],
+    roles: [Role.SYSTEM],
+    event: "substitutionsResolved",
+  },
+  {
+    name: "answer substitutions for who did not",
+    commands: ["CheckDeadline"],
+    from: [OrderStatus.SUBSTITUTIONS_NEEDED],
+    to: OrderStatus.PICKING_IN_PROGRESS,
+    roles: [Role.SYSTEM],
+    event: "pickingResumed",
   },
 ];
 

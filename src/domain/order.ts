@@ -1,9 +1,17 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
-import type { DeliveryJob, Driver, ProposedSubstitution } from "../gen/ordertrail/events/v1/order_events_pb.js";
-import { DeliveryProvider, type Item, OrderStatus, type Sealed, SubstitutionStatus } from "../gen/ordertrail/events/v1/values_pb.js";
+import type { DeliveryJob, Driver, OrderDeadlines, ProposedSubstitution } from "../gen/ordertrail/events/v1/order_events_pb.js";
+import {
+  DeliveryProvider,
+  type Item,
+  OrderStatus,
+  type Sealed,
+  SubstitutionPolicy,
+  SubstitutionStatus,
+} from "../gen/ordertrail/events/v1/values_pb.js";
 import type { Actor } from "./caller.ts";
+import { checkDeadline, type Waiting, waitingAfter } from "./order-deadlines.ts";
 import { assign } from "./order-driver.ts";
 import { happened } from "./order-event.ts";
 import { statusAfter } from "./order-moves.ts";
@@ -38,6 +46,11 @@ export type OrderState = {
   readonly proof?: Proof | undefined;
   /** What couriers reported too late to move anything, each status once. */
   readonly lateReports: readonly OrderStatus[];
+  readonly substitutionPolicy: SubstitutionPolicy;
+  /** How long it may wait for what; absent in orders of before that was kept. */
+  readonly deadlines?: OrderDeadlines | undefined;
+  /** What it waits for, for a limited time. */
+  readonly waiting?: Waiting | undefined;
   readonly createdAt: Date;
   readonly updatedAt: Date;
 };
@@ -91,7 +104,8 @@ export type OrderCommand =
   | ResolveSubstitutions
   | AssignDriver
   | MarkDelivered
-  | CancelOrder;
+  | CancelOrder
+  | CheckDeadline;
 
 /** Begins to track an order. */
 export type InitTracking = {
@@ -103,6 +117,8 @@ export type InitTracking = {
   readonly items: readonly Item[];
   readonly recipient?: Sealed | undefined;
   readonly metadata?: JsonObject | undefined;
+  readonly substitutionPolicy: SubstitutionPolicy;
+  readonly deadlines?: OrderDeadlines | undefined;
 };
 
 /** Moves the order along a step that needs no further data. */
@@ -165,6 +181,13 @@ export type CancelOrder = {
   readonly note?: Sealed | undefined;
 };
 
+/** Has what is overdue acted upon. */
+export type CheckDeadline = {
+  readonly type: "CheckDeadline";
+  /** The time by which it is judged. */
+  readonly at: Date;
+};
+
 /** What evolve must know of the entry that an event is part of. */
 export type EventContext = {
   readonly actor: Actor;
@@ -197,6 +220,8 @@ function change(state: OrderState, command: Exclude<OrderCommand, InitTracking>,
       return changeStatus(state, command, OrderStatus.DELIVERED, actor);
     case "CancelOrder":
       return changeStatus(state, command, OrderStatus.CANCELLED, actor);
+    case "CheckDeadline":
+      return checkDeadline(state, command, actor);
   }
 }
 
@@ -227,8 +252,16 @@ export function evolve(state: OrderState | undefined, event: Event, context: Eve
     ...changes(before, event.kind, context),
     status,
     history: status === before.status ? before.history : [...before.history, step],
+    ...waits(before, event, status, context.recordedAt),
     updatedAt: context.recordedAt,
   };
+}
+
+/** What it waits for now, where that is anything or was. */
+function waits(before: OrderState, event: Event, status: OrderStatus, at: Date): Pick<OrderState, "waiting"> {
+  const limits = event.kind.case === "orderSubmitted" ? event.kind.value.deadlines : before.deadlines;
+  const waiting = waitingAfter(before, limits, event, status, at);
+  return waiting || before.waiting ? { waiting } : {};
 }
 
 /** Whether an order has had a status, or a courier has reported it too late. */
@@ -248,6 +281,7 @@ function untracked(context: EventContext): OrderState {
     substitutions: [],
     items: [],
     lateReports: [],
+    substitutionPolicy: SubstitutionPolicy.UNSPECIFIED,
     createdAt: context.recordedAt,
     updatedAt: context.recordedAt,
   };
@@ -257,8 +291,18 @@ function untracked(context: EventContext): OrderState {
 function changes(before: OrderState, kind: Event["kind"], { actor, recordedAt }: EventContext): Partial<OrderState> {
   switch (kind.case) {
     case "orderSubmitted": {
-      const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata } = kind.value;
-      return { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata };
+      const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata, substitutionPolicy, deadlines } = kind.value;
+      return {
+        orderId,
+        storeId,
+        customerId,
+        deliveryProvider,
+        items,
+        recipient,
+        metadata,
+        substitutionPolicy,
+        ...(deadlines && { deadlines }),
+      };
     }
     case "storeAcknowledged":
       return { readyAt: kind.value.readyAt && timestampDate(kind.value.readyAt) };

@@ -19,6 +19,7 @@ export const ERROR_SHAPES: Readonly<Record<RefusalReason, ErrorShape>> = {
   PERMISSION_DENIED: { code: Code.PermissionDenied, httpStatus: 403 },
   ORDER_NOT_FOUND: { code: Code.NotFound, httpStatus: 404 },
   PROJECTION_NOT_FOUND: { code: Code.NotFound, httpStatus: 404 },
+  STORE_NOT_FOUND: { code: Code.NotFound, httpStatus: 404 },
   ROUTE_NOT_FOUND: { code: Code.NotFound, httpStatus: 404 },
   METHOD_NOT_ALLOWED: { code: Code.Unimplemented, httpStatus: 405 },
   UNSUPPORTED_MEDIA_TYPE: { code: Code.InvalidArgument, httpStatus: 415 },

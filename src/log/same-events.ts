@@ -2,15 +2,15 @@ import { clone, equals } from "@bufbuild/protobuf";
 import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { type Event, EventSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
-import { ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
+import { OrderDeadlinesSchema, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
 import { SealedSchema } from "../gen/ordertrail/events/v1/values_pb.js";
 
-/** Sealed anew, data looks different on another day; times may be the clock's. */
-const PASSED_OVER: readonly string[] = [SealedSchema.typeName, TimestampSchema.typeName];
+/** Sealed anew, data looks different on another day; times may be the clock's; a store's limits may have been set anew. */
+const PASSED_OVER: readonly string[] = [SealedSchema.typeName, TimestampSchema.typeName, OrderDeadlinesSchema.typeName];
 
 /**
  * Whether events decided twice are those of one command: the same but for what differs when a command is sent again.
- * Personal data, times, and identifiers that are made up for proposals are not compared.
+ * Personal data, times, limits of times, and identifiers that are made up for proposals are not compared.
  */
 export function areSameEvents(one: readonly Event[], other: readonly Event[]): boolean {
   return (

@@ -2,8 +2,17 @@ import { create, type JsonObject } from "@bufbuild/protobuf";
 import { Binary, Long } from "mongodb";
 import type { Actor } from "../domain/caller.ts";
 import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
-import { type DeliveryJob, DeliveryJobSchema, type Driver, DriverSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
+import type { Waiting } from "../domain/order-deadlines.ts";
 import {
+  type DeliveryJob,
+  DeliveryJobSchema,
+  type Driver,
+  DriverSchema,
+  type OrderDeadlines,
+  OrderDeadlinesSchema,
+} from "../gen/ordertrail/events/v1/order_events_pb.js";
+import {
+  Deadline,
   DeliveryProvider,
   type Item,
   ItemSchema,
@@ -13,6 +22,7 @@ import {
   Role,
   type Sealed,
   SealedSchema,
+  SubstitutionPolicy,
   SubstitutionStatus,
 } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { Snapshot } from "../log/transact.ts";
@@ -27,6 +37,26 @@ type ItemDocument = {
   readonly name: string;
   readonly quantity: number;
   readonly unit_price: MoneyDocument | null;
+};
+
+/** How long an order may wait for what. */
+export type DeadlinesDocument = {
+  readonly acknowledgment_seconds: number;
+  readonly substitutions_seconds: number;
+  readonly driver_assignment_seconds: number;
+  readonly pickup_seconds: number;
+  readonly escalation_seconds: number;
+  readonly cancel_unacknowledged: boolean;
+};
+
+/** What an order waits for. */
+export type WaitingDocument = {
+  readonly deadline: string;
+  readonly since: Date;
+  readonly due_at: Date;
+  readonly escalates_at: Date;
+  readonly reminded_at: Date | null;
+  readonly escalated_at: Date | null;
 };
 
 /** Where a driver was, as documents hold it. */
@@ -77,8 +107,16 @@ export type OrderDocument = {
     readonly previous_status: string;
   } | null;
   readonly proof_of_delivery: { readonly delivered_at: Date; readonly details: SealedDocument | null } | null;
-  readonly delivery: { readonly provider_delivery_id: string; readonly fee: MoneyDocument | null; readonly tracking_url: string } | null;
+  readonly delivery: {
+    readonly provider_delivery_id: string;
+    readonly fee: MoneyDocument | null;
+    readonly tracking_url: string;
+    readonly attempt: number;
+  } | null;
   readonly late_reports: readonly string[];
+  readonly substitution_policy: string | null;
+  readonly deadlines: DeadlinesDocument | null;
+  readonly waiting_for: WaitingDocument | null;
   readonly version: number;
   readonly position: Integer;
   readonly created_at: Date;
@@ -136,9 +174,14 @@ export function toDocument({ state, version, position }: Snapshot<OrderState>): 
           provider_delivery_id: state.delivery.providerDeliveryId,
           fee: moneyToDocument(state.delivery.fee),
           tracking_url: state.delivery.trackingUrl,
+          attempt: state.delivery.attempt,
         }
       : null,
     late_reports: state.lateReports.map(statusName),
+    substitution_policy:
+      state.substitutionPolicy === SubstitutionPolicy.UNSPECIFIED ? null : nameOf(SubstitutionPolicy, state.substitutionPolicy),
+    deadlines: deadlinesToDocument(state.deadlines),
+    waiting_for: waitingToDocument(state.waiting),
     version,
     position: Long.fromNumber(position),
     created_at: state.createdAt,
@@ -165,6 +208,9 @@ const PARTS: { readonly [Field in keyof OrderDocument]: keyof OrderState | keyof
   proof_of_delivery: "proof",
   delivery: "delivery",
   late_reports: "lateReports",
+  substitution_policy: "substitutionPolicy",
+  deadlines: "deadlines",
+  waiting_for: "waiting",
   version: "version",
   position: "position",
   created_at: "createdAt",
@@ -232,6 +278,10 @@ export function fromDocument(document: OrderDocument): Snapshot<OrderState> {
       ? { deliveredAt: document.proof_of_delivery.delivered_at, details: sealedFromDocument(document.proof_of_delivery.details) }
       : undefined,
     lateReports: document.late_reports.map(statusOf),
+    substitutionPolicy:
+      document.substitution_policy === null ? SubstitutionPolicy.UNSPECIFIED : valueNamed(SubstitutionPolicy, document.substitution_policy),
+    deadlines: deadlinesFromDocument(document.deadlines),
+    waiting: waitingFromDocument(document.waiting_for),
     createdAt: document.created_at,
     updatedAt: document.updated_at,
   };
@@ -248,6 +298,62 @@ export function providerName(provider: DeliveryProvider): string {
   return nameOf(DeliveryProvider, provider);
 }
 
+/** How long an order may wait, as a document. */
+export function deadlinesToDocument(deadlines: OrderDeadlines | undefined): DeadlinesDocument | null {
+  return deadlines
+    ? {
+        acknowledgment_seconds: deadlines.acknowledgmentSeconds,
+        substitutions_seconds: deadlines.substitutionsSeconds,
+        driver_assignment_seconds: deadlines.driverAssignmentSeconds,
+        pickup_seconds: deadlines.pickupSeconds,
+        escalation_seconds: deadlines.escalationSeconds,
+        cancel_unacknowledged: deadlines.cancelUnacknowledged,
+      }
+    : null;
+}
+
+/** How long the order of a document may wait. */
+export function deadlinesFromDocument(document: DeadlinesDocument | null): OrderDeadlines | undefined {
+  return document === null
+    ? undefined
+    : create(OrderDeadlinesSchema, {
+        acknowledgmentSeconds: document.acknowledgment_seconds,
+        substitutionsSeconds: document.substitutions_seconds,
+        driverAssignmentSeconds: document.driver_assignment_seconds,
+        pickupSeconds: document.pickup_seconds,
+        escalationSeconds: document.escalation_seconds,
+        cancelUnacknowledged: document.cancel_unacknowledged,
+      });
+}
+
+/** What an order waits for, as a document. */
+export function waitingToDocument(waiting: Waiting | undefined): WaitingDocument | null {
+  return waiting
+    ? {
+        deadline: nameOf(Deadline, waiting.deadline),
+        since: waiting.since,
+        due_at: waiting.dueAt,
+        escalates_at: waiting.escalatesAt,
+        reminded_at: waiting.remindedAt ?? null,
+        escalated_at: waiting.escalatedAt ?? null,
+      }
+    : null;
+}
+
+/** What the order of a document waits for. */
+export function waitingFromDocument(document: WaitingDocument | null): Waiting | undefined {
+  return document === null
+    ? undefined
+    : {
+        deadline: valueNamed(Deadline, document.deadline),
+        since: document.since,
+        dueAt: document.due_at,
+        escalatesAt: document.escalates_at,
+        remindedAt: document.reminded_at ?? undefined,
+        escalatedAt: document.escalated_at ?? undefined,
+      };
+}
+
 type Names = Readonly<Record<string | number, string | number>>;
 
 /** A value that only a newer writer knows keeps its number, so that nothing is lost. */
@@ -259,7 +365,8 @@ function valueNamed<Value extends number>(names: Readonly<Record<string, Value |
   return Number(names[name] ?? name) as Value;
 }
 
-function statusOf(name: string): OrderStatus {
+/** The status of a bare name. */
+export function statusOf(name: string): OrderStatus {
   return valueNamed(OrderStatus, name);
 }
 
@@ -319,7 +426,11 @@ function driverFromDocument(driver: OrderDocument["driver_details"]): Driver | u
 
 function deliveryFromDocument(delivery: OrderDocument["delivery"]): DeliveryJob | undefined {
   if (delivery === null) return undefined;
-  const created = create(DeliveryJobSchema, { providerDeliveryId: delivery.provider_delivery_id, trackingUrl: delivery.tracking_url });
+  const created = create(DeliveryJobSchema, {
+    providerDeliveryId: delivery.provider_delivery_id,
+    trackingUrl: delivery.tracking_url,
+    attempt: delivery.attempt,
+  });
   const fee = moneyFromDocument(delivery.fee);
   if (fee) created.fee = fee;
   return created;

@@ -13,7 +13,7 @@ import type { Projection } from "./projection.ts";
 export const ORDER_TRACKING = "order_tracking";
 
 /** To be raised when `toDocument` or the domain's `evolve` yield other documents than before for the same entries. */
-const REVISION = 1;
+const REVISION = 2;
 
 /** The live collection is written with every batch, so that orders in memory only spare reads: some 1,500 of usual size. */
 const LIVE_WEIGHT = 3_000_000;

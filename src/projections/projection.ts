@@ -17,6 +17,8 @@ export type Projection = {
   readonly indexes: readonly IndexDescription[];
   /** Top-level fields that do not come from the log. `verify` leaves them out. */
   readonly foreignFields: readonly string[];
+  /** For how long, under load, changes are gathered before they are written, unless somebody waits for them. A quarter of a second, if absent. */
+  readonly restMs?: number;
   /**
    * Begins to write a copy. States are read from the documents of the copy where it may be `trusted`: not when another
    * revision wrote them. `breathe`, if given, is awaited after each command to the database, with the time that it took.

@@ -81,7 +81,7 @@ export async function runTerm(options: TermOptions): Promise<void> {
       const writer = projection.open(projection.collection, { trusted: lease.checkpoint.revision === projection.revision, breathe });
       try {
         const after = lease.checkpoint.position;
-        const rest = () => position.untilWanted(REST_MS, signal);
+        const rest = () => position.untilWanted(projection.restMs ?? REST_MS, signal);
         for await (const followed of readAhead((until) => reader.follow({ after, batchSize, signal: until, rest }), signal)) {
           isBehind = followed.entries.length >= batchSize;
           await turns(async () => {

@@ -2,23 +2,32 @@ import { hostname } from "node:os";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Denials } from "../access/denials.ts";
 import { Refusal } from "../domain/refusal.ts";
+import { decideStore, type StoreState } from "../domain/store.ts";
 import type { OperationsService } from "../gen/ordertrail/v1/operations_service_pb.js";
 import type { LogReader } from "../log/reader.ts";
+import type { Transactor } from "../log/transact.ts";
 import type { RotationProgress } from "../privacy/key-rotation.ts";
+import type { PersonalKeys } from "../privacy/personal-keys.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { ServiceHandlers } from "./call.ts";
+import { recordedOrigin } from "./origin.ts";
+import { checkStore, presentStore, profileOf } from "./present-store.ts";
 
-/** OperationsService: shows and steers the projections, shows what was denied, and has keys rotated. */
+/** OperationsService: shows and steers the projections, shows what was denied, has keys rotated, and keeps what is known of stores. */
 export function createOperationsService({
   projector,
   reader,
   denials,
   rotateKeys,
+  stores,
+  keys,
 }: {
   readonly projector: Projector;
   readonly reader: LogReader;
   readonly denials: Pick<Denials, "counts">;
   readonly rotateKeys: (signal: AbortSignal) => AsyncIterable<RotationProgress>;
+  readonly stores: Transactor<StoreState>;
+  readonly keys: PersonalKeys;
 }): ServiceHandlers<typeof OperationsService> {
   function known(name: string): string {
     if (projector.names.includes(name)) return name;
@@ -64,6 +73,34 @@ export function createOperationsService({
         process: `${hostname()}:${process.pid}`,
         denials: denials.counts().map(({ count, limited, ...what }) => ({ ...what, count: BigInt(count), limited: BigInt(limited) })),
       };
+    },
+
+    async getStore({ storeId }, call) {
+      checkStore(call.caller, storeId);
+      const store = await stores.read(storeId);
+      if (!store?.state.profile)
+        throw new Refusal("STORE_NOT_FOUND", `store ${storeId} was never set: PutStore sets it`, { store_id: storeId });
+      return { store: presentStore(store) };
+    },
+
+    async putStore(request, call) {
+      const { caller, door, traceId, signal } = call;
+      checkStore(caller, request.storeId);
+      const outcome = await stores.transact(
+        request.storeId,
+        {
+          method: "ordertrail.v1.OperationsService/PutStore",
+          requestId: request.requestId,
+          correlationId: traceId,
+          actor: { role: caller.role, subject: caller.subject },
+          door,
+          origin: await recordedOrigin(call, request.storeId, keys),
+          decide: (state) => decideStore(state, profileOf(request)),
+        },
+        signal,
+      );
+      if (outcome.appended) call.log({ store_id: request.storeId, position: outcome.position, version: outcome.version }, "store set");
+      return { store: presentStore(outcome) };
     },
 
     async *rotateKeys(_, call) {

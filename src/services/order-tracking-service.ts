@@ -7,7 +7,12 @@ import { isPersonal } from "../domain/caller.ts";
 import { decide, evolve, hasBeen, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { type Origin, OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
-import { DeliveryJobSchema, DriverSchema, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
+import {
+  DeliveryJobSchema,
+  DriverSchema,
+  type OrderDeadlines,
+  ProposedSubstitutionSchema,
+} from "../gen/ordertrail/events/v1/order_events_pb.js";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
   type DriverDetails,
@@ -37,6 +42,8 @@ export type OrderTrackingDependencies = {
   readonly locations: DriverLocations;
   readonly projector: Pick<Projector, "waitFor">;
   readonly keys: PersonalKeys;
+  /** How long an order of a store may wait for what. */
+  readonly deadlinesOf: (storeId: string) => Promise<OrderDeadlines>;
   readonly now: () => Date;
 };
 
@@ -48,7 +55,7 @@ const HEAD_POLL_MS = 20;
 
 /** OrderTrackingService: turns requests into the domain's commands, carries them out, and shows what came of it. */
 export function createOrderTrackingService(dependencies: OrderTrackingDependencies): ServiceHandlers<typeof OrderTrackingService> {
-  const { orders, reader, trackings, locations, projector, keys, now } = dependencies;
+  const { orders, reader, trackings, locations, projector, keys, deadlinesOf, now } = dependencies;
 
   /** Carries out a command on an order that the caller may act on, and shows the order after it. */
   async function carryOut(
@@ -152,13 +159,18 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
 
   return {
     async initTracking(request, call) {
-      const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata } = request;
-      const sealed =
-        recipient && (await keys.seal(`customer-${customerId}`, toBinary(RecipientSchema, recipient), sealedContext.recipient(orderId)));
+      const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata, substitutionPolicy } = request;
+      const [sealed, deadlines] = await Promise.all([
+        recipient && keys.seal(`customer-${customerId}`, toBinary(RecipientSchema, recipient), sealedContext.recipient(orderId)),
+        deadlinesOf(storeId),
+      ]);
       return await carryOut(
         "InitTracking",
         request,
-        { type: "InitTracking", orderId, storeId, customerId, deliveryProvider, items, recipient: sealed, metadata },
+        {
+          ...{ type: "InitTracking", orderId, storeId, customerId, deliveryProvider, items, recipient: sealed, metadata },
+          ...{ substitutionPolicy, deadlines },
+        },
         call,
         // A request_id of before the erasure still gets its answer, so this is for the transaction to refuse.
         recipient && !sealed ? customerErased(customerId) : undefined,

@@ -3,6 +3,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
+import type { Waiting } from "../domain/order-deadlines.ts";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
   type DriverDetails,
@@ -90,6 +91,8 @@ function present({ state, version, position, location }: Presentable, opened: Op
     ...(opened.recipient && { recipient: opened.recipient }),
     ...(state.readyAt && { readyAt: timestampFromDate(state.readyAt) }),
     ...(state.eta && { eta: timestampFromDate(state.eta) }),
+    substitutionPolicy: state.substitutionPolicy,
+    ...(state.waiting && { waitingFor: presentWaiting(state.waiting) }),
   };
   if (state.driver) {
     const { driverId, vehicleType } = state.driver;
@@ -136,6 +139,17 @@ function presentSubstitution(substitution: SubstitutionState) {
     ...(replacementItem && { replacementItem }),
     ...(resolvedAt && { resolvedAt: timestampFromDate(resolvedAt) }),
     ...(resolvedBy && { resolvedBy }),
+  };
+}
+
+function presentWaiting({ deadline, since, dueAt, escalatesAt, remindedAt, escalatedAt }: Waiting) {
+  return {
+    deadline,
+    since: timestampFromDate(since),
+    dueAt: timestampFromDate(dueAt),
+    escalatesAt: timestampFromDate(escalatesAt),
+    ...(remindedAt && { remindedAt: timestampFromDate(remindedAt) }),
+    ...(escalatedAt && { escalatedAt: timestampFromDate(escalatedAt) }),
   };
 }
 

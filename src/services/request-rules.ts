@@ -2,6 +2,7 @@ import { type DescMessage, isMessage, type JsonObject, type JsonValue, type Mess
 import { type Timestamp, timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Violation } from "../domain/refusal.ts";
 import type { Item, Money } from "../gen/ordertrail/events/v1/values_pb.js";
+import { PutStoreRequestSchema } from "../gen/ordertrail/v1/operations_service_pb.js";
 import {
   AssignDriverRequestSchema,
   InitTrackingRequestSchema,
@@ -31,6 +32,7 @@ const RULES: ReadonlyMap<string, Rules> = new Map(
     ),
     rules(AssignDriverRequestSchema, ({ delivery }) => checkMoney("delivery.fee", delivery?.fee)),
     rules(UpdateLocationRequestSchema, ({ recordedAt }, now) => checkNotAhead("recorded_at", recordedAt, now)),
+    rules(PutStoreRequestSchema, ({ timeZone }) => checkTimeZone("time_zone", timeZone)),
     rules(MarkDeliveredRequestSchema, ({ proofOfDelivery }, now) =>
       checkNotAhead("proof_of_delivery.delivered_at", proofOfDelivery?.deliveredAt, now),
     ),
@@ -63,6 +65,16 @@ function checkMoney(field: string, money: Money | undefined): Violation[] {
   // What is not three letters breaks the schema's rule already.
   if (!money || !/^[A-Z]{3}$/.test(money.currency) || CURRENCIES.has(money.currency)) return [];
   return [{ field: `${field}.currency`, rule: "currency.known", detail: "must be an ISO 4217 code, such as EUR" }];
+}
+
+function checkTimeZone(field: string, timeZone: string): Violation[] {
+  if (timeZone === "") return [];
+  try {
+    new Intl.DateTimeFormat("en", { timeZone });
+    return [];
+  } catch {
+    return [{ field, rule: "time_zone.known", detail: "must be the IANA name of a time zone, such as Europe/Berlin" }];
+  }
 }
 
 function checkNotAhead(field: string, time: Timestamp | undefined, now: Date): Violation[] {

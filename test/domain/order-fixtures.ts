@@ -7,6 +7,7 @@ import type { Event } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import {
   DeliveryJobSchema,
   DriverSchema,
+  OrderDeadlinesSchema,
   type ProposedSubstitution,
   ProposedSubstitutionSchema,
 } from "../../src/gen/ordertrail/events/v1/order_events_pb.js";
@@ -17,6 +18,7 @@ import {
   Role,
   type Sealed,
   SealedSchema,
+  SubstitutionPolicy,
 } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 
 export const NOW = new Date("2026-03-01T12:00:00Z");
@@ -34,6 +36,14 @@ export const delivery = (providerDeliveryId: string) =>
 export const proposal = (substitutionId: string, reason = "sold out"): ProposedSubstitution =>
   create(ProposedSubstitutionSchema, { substitutionId, originalItem: item("milk"), replacementItem: item("oat-milk"), reason });
 
+export const LIMITS = create(OrderDeadlinesSchema, {
+  acknowledgmentSeconds: 60,
+  substitutionsSeconds: 120,
+  driverAssignmentSeconds: 180,
+  pickupSeconds: 240,
+  escalationSeconds: 30,
+});
+
 export const INIT: InitTracking = {
   type: "InitTracking",
   orderId: "order-7",
@@ -43,6 +53,8 @@ export const INIT: InitTracking = {
   items: [item("milk")],
   recipient: sealed("Ada"),
   metadata: { basket: "b-1" },
+  substitutionPolicy: SubstitutionPolicy.BEST_MATCH,
+  deadlines: LIMITS,
 };
 export const go = (status: OrderStatus, note?: Sealed): OrderCommand => ({ type: "UpdateStatus", status, note });
 export const propose = (...ids: string[]): OrderCommand => ({ type: "ProposeSubstitutions", substitutions: ids.map((id) => proposal(id)) });
@@ -63,6 +75,7 @@ export const acknowledge = (accepted: boolean, readyAt?: Date): OrderCommand => 
   reason: "closed",
   readyAt,
 });
+export const check = (at: Date): OrderCommand => ({ type: "CheckDeadline", at });
 export const cancel = (reason = "changed my mind"): OrderCommand => ({ type: "CancelOrder", reason });
 
 const SUBMITTED: Happening = {

@@ -68,6 +68,17 @@ SUBSTITUTIONS_NEEDED       → CANCELLED               orderCancelled           
 READY_FOR_PICKUP           → CANCELLED               orderCancelled           SERVICE CUSTOMER STORE OPERATOR SYSTEM CancelOrder UpdateStatus
 DRIVER_ASSIGNED            → CANCELLED               orderCancelled           SERVICE CUSTOMER STORE OPERATOR SYSTEM CancelOrder UpdateStatus
 RETURNING                  → CANCELLED               orderCancelled           SERVICE STORE OPERATOR SYSTEM          CancelOrder UpdateStatus
+STORE_NOTIFIED             → as before               deadlineReminded         SYSTEM                                 CheckDeadline
+SUBSTITUTIONS_NEEDED       → as before               deadlineReminded         SYSTEM                                 CheckDeadline
+READY_FOR_PICKUP           → as before               deadlineReminded         SYSTEM                                 CheckDeadline
+DRIVER_ASSIGNED            → as before               deadlineReminded         SYSTEM                                 CheckDeadline
+STORE_NOTIFIED             → as before               deadlineEscalated        SYSTEM                                 CheckDeadline
+SUBSTITUTIONS_NEEDED       → as before               deadlineEscalated        SYSTEM                                 CheckDeadline
+READY_FOR_PICKUP           → as before               deadlineEscalated        SYSTEM                                 CheckDeadline
+DRIVER_ASSIGNED            → as before               deadlineEscalated        SYSTEM                                 CheckDeadline
+STORE_NOTIFIED             → CANCELLED               orderCancelled           SYSTEM                                 CheckDeadline
+SUBSTITUTIONS_NEEDED       → as before               substitutionsResolved    SYSTEM                                 CheckDeadline
+SUBSTITUTIONS_NEEDED       → PICKING_IN_PROGRESS     pickingResumed           SYSTEM                                 CheckDeadline
 `
   .trim()
   .split("\n")

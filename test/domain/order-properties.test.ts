@@ -12,12 +12,14 @@ import {
   answer,
   assign,
   cancel,
+  check,
   deliver,
   delivery,
   fold,
   go,
   INIT,
   LATER,
+  NOW,
   propose,
   ROLES,
   refusal,
@@ -49,6 +51,7 @@ const command: fc.Arbitrary<OrderCommand> = fc.oneof(
   },
   { weight: 1, arbitrary: fc.constant(deliver(LATER, sealed("proof"))) },
   { weight: 1, arbitrary: fc.constant(cancel()) },
+  { weight: 3, arbitrary: fc.integer({ min: 0, max: 600 }).map((seconds) => check(new Date(NOW.getTime() + seconds * 1000))) },
 );
 /** Those who do most of the work come more often. */
 const role = fc.oneof(

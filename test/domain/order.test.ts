@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { evolve, type OrderCommand, orderStream } from "../../src/domain/order.ts";
 import { EventSchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
-import { DeliveryProvider, OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { DeliveryProvider, OrderStatus, Role, SubstitutionPolicy } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import {
   acknowledge,
   actor,
@@ -14,6 +14,7 @@ import {
   INIT,
   item,
   LATER,
+  LIMITS,
   NOW,
   orderIn,
   propose,
@@ -42,6 +43,8 @@ describe("an order", () => {
       items: [item("milk")],
       recipient: sealed("Ada"),
       metadata: { basket: "b-1" },
+      substitutionPolicy: SubstitutionPolicy.BEST_MATCH,
+      deadlines: LIMITS,
       lateReports: [],
       createdAt: NOW,
       updatedAt: NOW,

@@ -85,6 +85,8 @@ export function cannedServices(): CannedServices {
       }
     },
     listDenials: async () => ({ process: "canned", denials: [] }),
+    getStore: async () => ({}),
+    putStore: async () => ({}),
     async *verifyProjection(request, call) {
       asked.push({ request, call });
       yield { checked: 1n, done: true };

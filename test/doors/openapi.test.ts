@@ -46,6 +46,8 @@ describe("the OpenAPI document", () => {
         "PUT /orders/tracking/{order_id}/location",
         "PUT /orders/tracking/{order_id}/status",
         "PUT /orders/tracking/{order_id}/substitutions",
+        "GET /stores/{store_id}",
+        "PUT /stores/{store_id}",
         "GET /privacy/customers/{customer_id}/export",
         "POST /privacy/customers/{customer_id}/erase",
       ].sort(),

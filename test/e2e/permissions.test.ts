@@ -77,6 +77,8 @@ const CALLED: Readonly<Record<string, Called>> = {
   "AuditService/GetInclusionProof": { request: { position: "1" }, roles: "AUDITOR OPERATOR" },
   "AuditService/GetConsistencyProof": { request: { oldSize: "1" }, roles: "AUDITOR OPERATOR" },
   "OperationsService/RotateKeys": { request: {}, roles: "OPERATOR" },
+  "OperationsService/GetStore": { request: { storeId: "store-1" }, roles: "SERVICE STORE AUDITOR OPERATOR" },
+  "OperationsService/PutStore": { request: { storeId: "store-1", name: "Corner shop" }, roles: "SERVICE STORE OPERATOR" },
   "AuditService/VerifyLog": { request: {}, roles: "AUDITOR OPERATOR" },
   "AuditService/ReadLog": { request: {}, roles: "SERVICE AUDITOR OPERATOR" },
   "AuditService/ReplayOrder": { order: true, request: {}, roles: "SERVICE AUDITOR OPERATOR" },
@@ -191,6 +193,7 @@ describe("every RPC of the permission table", () => {
   it.each(["grpc", "connect", "rest"] as const)("is open to the roles it is for, on their own orders only, over %s", async (door) => {
     await using app = await startTestApp();
     await makeOrders(app, "first");
+    await app.client(OperationsService, "grpc", OPERATOR).putStore({ storeId: "store-1", name: "Corner shop" });
     await eventually(() => app.client(AuditService, "grpc", OPERATOR).getCheckpoint({}));
     for (const [rpc, { request, roles, order }] of Object.entries(CALLED)) {
       const method = METHODS.get(`ordertrail.v1.${rpc}`) as DescMethod;

@@ -4,6 +4,7 @@ export const COUNTS = {
   writerKills: fromEnvironment("FAULTS_WRITER_KILLS", 3),
   advisoryFaults: fromEnvironment("FAULTS_ADVISORY_FAULTS", 3),
   relayFaults: fromEnvironment("FAULTS_RELAY_FAULTS", 3),
+  timerKills: fromEnvironment("FAULTS_TIMER_KILLS", 2),
   projectorKills: fromEnvironment("FAULTS_PROJECTOR_KILLS", 4),
   treeKills: fromEnvironment("FAULTS_TREE_KILLS", 3),
   privacyKills: fromEnvironment("FAULTS_PRIVACY_KILLS", 4),

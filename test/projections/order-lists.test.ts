@@ -19,7 +19,11 @@ function order(orderId: string, minute: number, more: Partial<OrderDocument> = {
     updatedAt: createdAt,
   };
   return {
-    ...toDocument({ state: { ...state, history: [], substitutions: [], items: [], lateReports: [] }, version: 1, position: 1 }),
+    ...toDocument({
+      state: { ...state, history: [], substitutions: [], items: [], lateReports: [], substitutionPolicy: 0 },
+      version: 1,
+      position: 1,
+    }),
     ...more,
     driver_location: null,
   };

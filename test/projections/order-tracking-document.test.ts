@@ -3,14 +3,16 @@ import fc from "fast-check";
 import { BSON } from "mongodb";
 import { describe, expect, it } from "vitest";
 import type { OrderState } from "../../src/domain/order.ts";
-import { DeliveryJobSchema, DriverSchema } from "../../src/gen/ordertrail/events/v1/order_events_pb.js";
+import { DeliveryJobSchema, DriverSchema, OrderDeadlinesSchema } from "../../src/gen/ordertrail/events/v1/order_events_pb.js";
 import {
+  Deadline,
   DeliveryProvider,
   ItemSchema,
   MoneySchema,
   OrderStatus,
   Role,
   SealedSchema,
+  SubstitutionPolicy,
   SubstitutionStatus,
 } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import type { Snapshot } from "../../src/log/transact.ts";
@@ -37,7 +39,7 @@ const driver = fc
   .record({ driverId: text, vehicleType: text, personal: maybe(sealed) })
   .map(({ personal, ...parts }) => create(DriverSchema, { ...parts, ...(personal && { personal }) }));
 const delivery = fc
-  .record({ providerDeliveryId: text, trackingUrl: text, fee: maybe(money) })
+  .record({ providerDeliveryId: text, trackingUrl: text, attempt: fc.nat(9), fee: maybe(money) })
   .map(({ fee, ...parts }) => create(DeliveryJobSchema, { ...parts, ...(fee && { fee }) }));
 const step = fc.record({ status, previousStatus: status, at: date, actor, note: maybe(sealed), inferred: fc.boolean() });
 const substitution = fc.record({
@@ -49,6 +51,17 @@ const substitution = fc.record({
   proposedAt: date,
   resolvedAt: maybe(date),
   resolvedBy: maybe(actor),
+});
+const seconds = fc.nat(1_000_000);
+const limits = fc
+  .record({
+    ...{ acknowledgmentSeconds: seconds, substitutionsSeconds: seconds, driverAssignmentSeconds: seconds, pickupSeconds: seconds },
+    ...{ escalationSeconds: seconds, cancelUnacknowledged: fc.boolean() },
+  })
+  .map((parts) => create(OrderDeadlinesSchema, parts));
+const waiting = fc.record({
+  ...{ deadline: anyOf(Deadline), since: date, dueAt: date, escalatesAt: date },
+  ...{ remindedAt: maybe(date), escalatedAt: maybe(date) },
 });
 const key = fc.stringMatching(/^[A-Za-z0-9_-]{1,10}$/);
 const { metadata } = fc.letrec<{ value: unknown; metadata: Record<string, never> }>((tie) => ({
@@ -77,6 +90,9 @@ const order: fc.Arbitrary<Snapshot<OrderState>> = fc.record({
     cancellation: maybe(fc.record({ reason: text, actor, at: date, previousStatus: status })),
     proof: maybe(fc.record({ deliveredAt: date, details: maybe(sealed) })),
     lateReports: fc.array(status, { maxLength: 3 }),
+    substitutionPolicy: anyOf(SubstitutionPolicy),
+    deadlines: maybe(limits),
+    waiting: maybe(waiting),
     createdAt: date,
     updatedAt: date,
   }),

@@ -104,7 +104,7 @@ describe("AuditService", () => {
     expect(await lastOf(audit.verifyLog({}))).toMatchObject({ difference: { position: 5n } });
     expect(await (await fetch(`${app.http}/readyz`)).json()).toEqual({
       ready: true,
-      checks: { mongodb: "ok", log: "ok", audit_tree: "failed" },
+      checks: { mongodb: "ok", log: "ok", timers: "ok", audit_tree: "failed" },
     });
 
     await events.deleteOne({ _id: Long.fromNumber(1_000_000) } as Document);
@@ -112,7 +112,7 @@ describe("AuditService", () => {
     expect(await lastOf(audit.verifyLog({}))).toMatchObject({ total: 4n, done: true, unsignedEntries: 0n, treeProblem: "" });
     expect(await (await fetch(`${app.http}/readyz`)).json()).toEqual({
       ready: true,
-      checks: { mongodb: "ok", log: "ok", audit_tree: "ok" },
+      checks: { mongodb: "ok", log: "ok", timers: "ok", audit_tree: "ok" },
     });
   });
 

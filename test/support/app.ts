@@ -44,8 +44,8 @@ export type TestApp = AsyncDisposable & {
 // biome-ignore lint/suspicious/noExplicitAny: the body of an answer is whatever JSON came, and each test says what it expects of it.
 export type RestBody = any;
 
-/** Starts the application; it is stopped, and its database dropped, at the end of the `await using` block. */
-export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise<TestApp> {
+/** Starts the application, by a clock of the test's own if one is given; it is stopped, and its database dropped, at the end of the `await using` block. */
+export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: () => Date): Promise<TestApp> {
   await using parts = new AsyncDisposableStack();
   const folder = parts.use(await temporaryFolder());
   const databaseName = `test_${randomUUID().replaceAll("-", "")}`;
@@ -65,7 +65,7 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}): Promise
   });
   const keys = await createDevelopmentKeys(config.dataDir);
   const log: string[] = [];
-  const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }));
+  const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }), clock);
   parts.defer(() => app.stop());
 
   const token = (caller: TestCaller) =>

@@ -226,6 +226,13 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_LOG_DAMAGED = 41;
    */
   LOG_DAMAGED = 41,
+
+  /**
+   * The store was never set. PutStore sets it.
+   *
+   * @generated from enum value: ERROR_REASON_STORE_NOT_FOUND = 42;
+   */
+  STORE_NOT_FOUND = 42,
 }
 
 /**

@@ -4,6 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { Deadlines, Store } from "./store_pb.js";
+import type { Address } from "./order_tracking_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Door, Role } from "../events/v1/values_pb.js";
 
@@ -11,6 +13,135 @@ import type { Door, Role } from "../events/v1/values_pb.js";
  * Describes the file ordertrail/v1/operations_service.proto.
  */
 export declare const file_ordertrail_v1_operations_service: GenFile;
+
+/**
+ * Which store to return.
+ *
+ * @generated from message ordertrail.v1.GetStoreRequest
+ */
+export declare type GetStoreRequest = Message<"ordertrail.v1.GetStoreRequest"> & {
+  /**
+   * The store.
+   *
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.GetStoreRequest.
+ * Use `create(GetStoreRequestSchema)` to create a new message.
+ */
+export declare const GetStoreRequestSchema: GenMessage<GetStoreRequest>;
+
+/**
+ * The store asked for.
+ *
+ * @generated from message ordertrail.v1.GetStoreResponse
+ */
+export declare type GetStoreResponse = Message<"ordertrail.v1.GetStoreResponse"> & {
+  /**
+   * The store.
+   *
+   * @generated from field: ordertrail.v1.Store store = 1;
+   */
+  store?: Store | undefined;
+};
+
+/**
+ * Describes the message ordertrail.v1.GetStoreResponse.
+ * Use `create(GetStoreResponseSchema)` to create a new message.
+ */
+export declare const GetStoreResponseSchema: GenMessage<GetStoreResponse>;
+
+/**
+ * What is to be known of a store.
+ *
+ * @generated from message ordertrail.v1.PutStoreRequest
+ */
+export declare type PutStoreRequest = Message<"ordertrail.v1.PutStoreRequest"> & {
+  /**
+   * The store.
+   *
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+
+  /**
+   * What couriers and customers read.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * For couriers, in E.164 form, such as +4930123456.
+   *
+   * @generated from field: string phone = 3;
+   */
+  phone: string;
+
+  /**
+   * Where its notices go.
+   *
+   * @generated from field: string email = 4;
+   */
+  email: string;
+
+  /**
+   * Where couriers pick up.
+   *
+   * @generated from field: ordertrail.v1.Address address = 5;
+   */
+  address?: Address | undefined;
+
+  /**
+   * The IANA name of its time zone, such as Europe/Berlin.
+   *
+   * @generated from field: string time_zone = 6;
+   */
+  timeZone: string;
+
+  /**
+   * How long it, its customers and its drivers may take; what is not set is as the configuration has it.
+   *
+   * @generated from field: ordertrail.v1.Deadlines deadlines = 7;
+   */
+  deadlines?: Deadlines | undefined;
+
+  /**
+   * Identifies this command among those to the same store: sent again, it changes nothing and gets the first answer.
+   *
+   * @generated from field: string request_id = 8;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message ordertrail.v1.PutStoreRequest.
+ * Use `create(PutStoreRequestSchema)` to create a new message.
+ */
+export declare const PutStoreRequestSchema: GenMessage<PutStoreRequest>;
+
+/**
+ * The store after it was set.
+ *
+ * @generated from message ordertrail.v1.PutStoreResponse
+ */
+export declare type PutStoreResponse = Message<"ordertrail.v1.PutStoreResponse"> & {
+  /**
+   * The store, with the version and position that this command led to.
+   *
+   * @generated from field: ordertrail.v1.Store store = 1;
+   */
+  store?: Store | undefined;
+};
+
+/**
+ * Describes the message ordertrail.v1.PutStoreResponse.
+ * Use `create(PutStoreResponseSchema)` to create a new message.
+ */
+export declare const PutStoreResponseSchema: GenMessage<PutStoreResponse>;
 
 /**
  * Asks for the projections.
@@ -501,6 +632,26 @@ export declare const OperationsService: GenService<{
     methodKind: "server_streaming";
     input: typeof RotateKeysRequestSchema;
     output: typeof RotateKeysResponseSchema;
+  },
+  /**
+   * Returns what is known of a store. Fails with NOT_FOUND if it was never set.
+   *
+   * @generated from rpc ordertrail.v1.OperationsService.GetStore
+   */
+  getStore: {
+    methodKind: "unary";
+    input: typeof GetStoreRequestSchema;
+    output: typeof GetStoreResponseSchema;
+  },
+  /**
+   * Sets what is known of a store, as a whole. The same again changes nothing.
+   *
+   * @generated from rpc ordertrail.v1.OperationsService.PutStore
+   */
+  putStore: {
+    methodKind: "unary";
+    input: typeof PutStoreRequestSchema;
+    output: typeof PutStoreResponseSchema;
   },
 }>;
 

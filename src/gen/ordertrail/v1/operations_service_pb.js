@@ -4,112 +4,143 @@
 
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { file_google_api_annotations } from "../../google/api/annotations_pb.js";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_ordertrail_events_v1_values } from "../events/v1/values_pb.js";
+import { file_ordertrail_v1_order_tracking } from "./order_tracking_pb.js";
+import { file_ordertrail_v1_store } from "./store_pb.js";
 
 /**
  * Describes the file ordertrail/v1/operations_service.proto.
  */
 export const file_ordertrail_v1_operations_service = /*@__PURE__*/
-  fileDesc("CiZvcmRlcnRyYWlsL3YxL29wZXJhdGlvbnNfc2VydmljZS5wcm90bxINb3JkZXJ0cmFpbC52MSIYChZMaXN0UHJvamVjdGlvbnNSZXF1ZXN0ImUKF0xpc3RQcm9qZWN0aW9uc1Jlc3BvbnNlEjQKC3Byb2plY3Rpb25zGAEgAygLMh8ub3JkZXJ0cmFpbC52MS5Qcm9qZWN0aW9uU3RhdHVzEhQKDGxvZ19wb3NpdGlvbhgCIAEoAyKtAQoQUHJvamVjdGlvblN0YXR1cxIMCgRuYW1lGAEgASgJEhAKCHBvc2l0aW9uGAIgASgDEg4KBmJlaGluZBgDIAEoAxIOCgZydW5uZXIYBCABKAkSMQoNcHJvZ3Jlc3NlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKcmVidWlsZGluZxgGIAEoCBISCgpsYXN0X2Vycm9yGAcgASgJIkcKGFJlYnVpbGRQcm9qZWN0aW9uUmVxdWVzdBIrCgRuYW1lGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjN9JCJLChlSZWJ1aWxkUHJvamVjdGlvblJlc3BvbnNlEhAKCHBvc2l0aW9uGAEgASgDEg4KBnRhcmdldBgCIAEoAxIMCgRkb25lGAMgASgIIkYKF1ZlcmlmeVByb2plY3Rpb25SZXF1ZXN0EisKBG5hbWUYASABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05X117MCw2M30kIoUBChhWZXJpZnlQcm9qZWN0aW9uUmVzcG9uc2USDwoHY2hlY2tlZBgBIAEoAxIRCglkaWZmZXJlbnQYAiABKAMSNwoKZGlmZmVyZW5jZRgDIAEoCzIjLm9yZGVydHJhaWwudjEuUHJvamVjdGlvbkRpZmZlcmVuY2USDAoEZG9uZRgEIAEoCCJCChRQcm9qZWN0aW9uRGlmZmVyZW5jZRILCgNrZXkYASABKAkSDAoEcGF0aBgCIAEoCRIPCgdwcm9ibGVtGAMgASgJIhQKEkxpc3REZW5pYWxzUmVxdWVzdCJTChNMaXN0RGVuaWFsc1Jlc3BvbnNlEg8KB3Byb2Nlc3MYASABKAkSKwoHZGVuaWFscxgCIAMoCzIaLm9yZGVydHJhaWwudjEuRGVuaWFsQ291bnQioQEKC0RlbmlhbENvdW50Eg4KBm1ldGhvZBgBIAEoCRIoCgRkb29yGAIgASgOMhoub3JkZXJ0cmFpbC5ldmVudHMudjEuRG9vchIoCgRyb2xlGAMgASgOMhoub3JkZXJ0cmFpbC5ldmVudHMudjEuUm9sZRIOCgZyZWFzb24YBCABKAkSDQoFY291bnQYBSABKAMSDwoHbGltaXRlZBgGIAEoAyITChFSb3RhdGVLZXlzUmVxdWVzdCJ3ChJSb3RhdGVLZXlzUmVzcG9uc2USFQoNbWFzdGVyX2tleV9pZBgBIAEoCRIRCglyZXdyYXBwZWQYAiABKAMSKQoEbGVmdBgDIAMoCzIbLm9yZGVydHJhaWwudjEuTWFzdGVyS2V5VXNlEgwKBGRvbmUYBCABKAgiPAoMTWFzdGVyS2V5VXNlEhUKDW1hc3Rlcl9rZXlfaWQYASABKAkSFQoNcGVyc29uYWxfa2V5cxgCIAEoAzL7AwoRT3BlcmF0aW9uc1NlcnZpY2USZQoPTGlzdFByb2plY3Rpb25zEiUub3JkZXJ0cmFpbC52MS5MaXN0UHJvamVjdGlvbnNSZXF1ZXN0GiYub3JkZXJ0cmFpbC52MS5MaXN0UHJvamVjdGlvbnNSZXNwb25zZSIDkAIBEmgKEVJlYnVpbGRQcm9qZWN0aW9uEicub3JkZXJ0cmFpbC52MS5SZWJ1aWxkUHJvamVjdGlvblJlcXVlc3QaKC5vcmRlcnRyYWlsLnYxLlJlYnVpbGRQcm9qZWN0aW9uUmVzcG9uc2UwARJlChBWZXJpZnlQcm9qZWN0aW9uEiYub3JkZXJ0cmFpbC52MS5WZXJpZnlQcm9qZWN0aW9uUmVxdWVzdBonLm9yZGVydHJhaWwudjEuVmVyaWZ5UHJvamVjdGlvblJlc3BvbnNlMAESWQoLTGlzdERlbmlhbHMSIS5vcmRlcnRyYWlsLnYxLkxpc3REZW5pYWxzUmVxdWVzdBoiLm9yZGVydHJhaWwudjEuTGlzdERlbmlhbHNSZXNwb25zZSIDkAIBElMKClJvdGF0ZUtleXMSIC5vcmRlcnRyYWlsLnYxLlJvdGF0ZUtleXNSZXF1ZXN0GiEub3JkZXJ0cmFpbC52MS5Sb3RhdGVLZXlzUmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_ordertrail_events_v1_values]);
+  fileDesc("CiZvcmRlcnRyYWlsL3YxL29wZXJhdGlvbnNfc2VydmljZS5wcm90bxINb3JkZXJ0cmFpbC52MSJBCg9HZXRTdG9yZVJlcXVlc3QSLgoIc3RvcmVfaWQYASABKAlCHLpIGXIXMhVeW0EtWmEtejAtOV8tXXsxLDY0fSQiNwoQR2V0U3RvcmVSZXNwb25zZRIjCgVzdG9yZRgBIAEoCzIULm9yZGVydHJhaWwudjEuU3RvcmUizAIKD1B1dFN0b3JlUmVxdWVzdBIuCghzdG9yZV9pZBgBIAEoCUIcukgZchcyFV5bQS1aYS16MC05Xy1dezEsNjR9JBIYCgRuYW1lGAIgASgJQgq6SAdyBRABGMgBEi0KBXBob25lGAMgASgJQh66SBvYAQFyFjIUXlwrWzEtOV1bMC05XXs2LDE0fSQSGQoFZW1haWwYBCABKAlCCrpIB9gBAXICYAESJwoHYWRkcmVzcxgFIAEoCzIWLm9yZGVydHJhaWwudjEuQWRkcmVzcxIaCgl0aW1lX3pvbmUYBiABKAlCB7pIBHICGEASKwoJZGVhZGxpbmVzGAcgASgLMhgub3JkZXJ0cmFpbC52MS5EZWFkbGluZXMSMwoKcmVxdWVzdF9pZBgIIAEoCUIfukgc2AEBchcyFV5bQS1aYS16MC05Xy1dezEsNjR9JCI3ChBQdXRTdG9yZVJlc3BvbnNlEiMKBXN0b3JlGAEgASgLMhQub3JkZXJ0cmFpbC52MS5TdG9yZSIYChZMaXN0UHJvamVjdGlvbnNSZXF1ZXN0ImUKF0xpc3RQcm9qZWN0aW9uc1Jlc3BvbnNlEjQKC3Byb2plY3Rpb25zGAEgAygLMh8ub3JkZXJ0cmFpbC52MS5Qcm9qZWN0aW9uU3RhdHVzEhQKDGxvZ19wb3NpdGlvbhgCIAEoAyKtAQoQUHJvamVjdGlvblN0YXR1cxIMCgRuYW1lGAEgASgJEhAKCHBvc2l0aW9uGAIgASgDEg4KBmJlaGluZBgDIAEoAxIOCgZydW5uZXIYBCABKAkSMQoNcHJvZ3Jlc3NlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKcmVidWlsZGluZxgGIAEoCBISCgpsYXN0X2Vycm9yGAcgASgJIkcKGFJlYnVpbGRQcm9qZWN0aW9uUmVxdWVzdBIrCgRuYW1lGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOV9dezAsNjN9JCJLChlSZWJ1aWxkUHJvamVjdGlvblJlc3BvbnNlEhAKCHBvc2l0aW9uGAEgASgDEg4KBnRhcmdldBgCIAEoAxIMCgRkb25lGAMgASgIIkYKF1ZlcmlmeVByb2plY3Rpb25SZXF1ZXN0EisKBG5hbWUYASABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05X117MCw2M30kIoUBChhWZXJpZnlQcm9qZWN0aW9uUmVzcG9uc2USDwoHY2hlY2tlZBgBIAEoAxIRCglkaWZmZXJlbnQYAiABKAMSNwoKZGlmZmVyZW5jZRgDIAEoCzIjLm9yZGVydHJhaWwudjEuUHJvamVjdGlvbkRpZmZlcmVuY2USDAoEZG9uZRgEIAEoCCJCChRQcm9qZWN0aW9uRGlmZmVyZW5jZRILCgNrZXkYASABKAkSDAoEcGF0aBgCIAEoCRIPCgdwcm9ibGVtGAMgASgJIhQKEkxpc3REZW5pYWxzUmVxdWVzdCJTChNMaXN0RGVuaWFsc1Jlc3BvbnNlEg8KB3Byb2Nlc3MYASABKAkSKwoHZGVuaWFscxgCIAMoCzIaLm9yZGVydHJhaWwudjEuRGVuaWFsQ291bnQioQEKC0RlbmlhbENvdW50Eg4KBm1ldGhvZBgBIAEoCRIoCgRkb29yGAIgASgOMhoub3JkZXJ0cmFpbC5ldmVudHMudjEuRG9vchIoCgRyb2xlGAMgASgOMhoub3JkZXJ0cmFpbC5ldmVudHMudjEuUm9sZRIOCgZyZWFzb24YBCABKAkSDQoFY291bnQYBSABKAMSDwoHbGltaXRlZBgGIAEoAyITChFSb3RhdGVLZXlzUmVxdWVzdCJ3ChJSb3RhdGVLZXlzUmVzcG9uc2USFQoNbWFzdGVyX2tleV9pZBgBIAEoCRIRCglyZXdyYXBwZWQYAiABKAMSKQoEbGVmdBgDIAMoCzIbLm9yZGVydHJhaWwudjEuTWFzdGVyS2V5VXNlEgwKBGRvbmUYBCABKAgiPAoMTWFzdGVyS2V5VXNlEhUKDW1hc3Rlcl9rZXlfaWQYASABKAkSFQoNcGVyc29uYWxfa2V5cxgCIAEoAzLaBQoRT3BlcmF0aW9uc1NlcnZpY2USZQoPTGlzdFByb2plY3Rpb25zEiUub3JkZXJ0cmFpbC52MS5MaXN0UHJvamVjdGlvbnNSZXF1ZXN0GiYub3JkZXJ0cmFpbC52MS5MaXN0UHJvamVjdGlvbnNSZXNwb25zZSIDkAIBEmgKEVJlYnVpbGRQcm9qZWN0aW9uEicub3JkZXJ0cmFpbC52MS5SZWJ1aWxkUHJvamVjdGlvblJlcXVlc3QaKC5vcmRlcnRyYWlsLnYxLlJlYnVpbGRQcm9qZWN0aW9uUmVzcG9uc2UwARJlChBWZXJpZnlQcm9qZWN0aW9uEiYub3JkZXJ0cmFpbC52MS5WZXJpZnlQcm9qZWN0aW9uUmVxdWVzdBonLm9yZGVydHJhaWwudjEuVmVyaWZ5UHJvamVjdGlvblJlc3BvbnNlMAESWQoLTGlzdERlbmlhbHMSIS5vcmRlcnRyYWlsLnYxLkxpc3REZW5pYWxzUmVxdWVzdBoiLm9yZGVydHJhaWwudjEuTGlzdERlbmlhbHNSZXNwb25zZSIDkAIBElMKClJvdGF0ZUtleXMSIC5vcmRlcnRyYWlsLnYxLlJvdGF0ZUtleXNSZXF1ZXN0GiEub3JkZXJ0cmFpbC52MS5Sb3RhdGVLZXlzUmVzcG9uc2UwARJxCghHZXRTdG9yZRIeLm9yZGVydHJhaWwudjEuR2V0U3RvcmVSZXF1ZXN0Gh8ub3JkZXJ0cmFpbC52MS5HZXRTdG9yZVJlc3BvbnNlIiSQAgGC0+STAhtiBXN0b3JlEhIvc3RvcmVzL3tzdG9yZV9pZH0SagoIUHV0U3RvcmUSHi5vcmRlcnRyYWlsLnYxLlB1dFN0b3JlUmVxdWVzdBofLm9yZGVydHJhaWwudjEuUHV0U3RvcmVSZXNwb25zZSIdgtPkkwIXOgEqGhIvc3RvcmVzL3tzdG9yZV9pZH1iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp, file_ordertrail_events_v1_values, file_ordertrail_v1_order_tracking, file_ordertrail_v1_store]);
+
+/**
+ * Describes the message ordertrail.v1.GetStoreRequest.
+ * Use `create(GetStoreRequestSchema)` to create a new message.
+ */
+export const GetStoreRequestSchema = /*@__PURE__*/
+  messageDesc(file_ordertrail_v1_operations_service, 0);
+
+/**
+ * Describes the message ordertrail.v1.GetStoreResponse.
+ * Use `create(GetStoreResponseSchema)` to create a new message.
+ */
+export const GetStoreResponseSchema = /*@__PURE__*/
+  messageDesc(file_ordertrail_v1_operations_service, 1);
+
+/**
+ * Describes the message ordertrail.v1.PutStoreRequest.
+ * Use `create(PutStoreRequestSchema)` to create a new message.
+ */
+export const PutStoreRequestSchema = /*@__PURE__*/
+  messageDesc(file_ordertrail_v1_operations_service, 2);
+
+/**
+ * Describes the message ordertrail.v1.PutStoreResponse.
+ * Use `create(PutStoreResponseSchema)` to create a new message.
+ */
+export const PutStoreResponseSchema = /*@__PURE__*/
+  messageDesc(file_ordertrail_v1_operations_service, 3);
 
 /**
  * Describes the message ordertrail.v1.ListProjectionsRequest.
  * Use `create(ListProjectionsRequestSchema)` to create a new message.
  */
 export const ListProjectionsRequestSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 0);
+  messageDesc(file_ordertrail_v1_operations_service, 4);
 
 /**
  * Describes the message ordertrail.v1.ListProjectionsResponse.
  * Use `create(ListProjectionsResponseSchema)` to create a new message.
  */
 export const ListProjectionsResponseSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 1);
+  messageDesc(file_ordertrail_v1_operations_service, 5);
 
 /**
  * Describes the message ordertrail.v1.ProjectionStatus.
  * Use `create(ProjectionStatusSchema)` to create a new message.
  */
 export const ProjectionStatusSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 2);
+  messageDesc(file_ordertrail_v1_operations_service, 6);
 
 /**
  * Describes the message ordertrail.v1.RebuildProjectionRequest.
  * Use `create(RebuildProjectionRequestSchema)` to create a new message.
  */
 export const RebuildProjectionRequestSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 3);
+  messageDesc(file_ordertrail_v1_operations_service, 7);
 
 /**
  * Describes the message ordertrail.v1.RebuildProjectionResponse.
  * Use `create(RebuildProjectionResponseSchema)` to create a new message.
  */
 export const RebuildProjectionResponseSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 4);
+  messageDesc(file_ordertrail_v1_operations_service, 8);
 
 /**
  * Describes the message ordertrail.v1.VerifyProjectionRequest.
  * Use `create(VerifyProjectionRequestSchema)` to create a new message.
  */
 export const VerifyProjectionRequestSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 5);
+  messageDesc(file_ordertrail_v1_operations_service, 9);
 
 /**
  * Describes the message ordertrail.v1.VerifyProjectionResponse.
  * Use `create(VerifyProjectionResponseSchema)` to create a new message.
  */
 export const VerifyProjectionResponseSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 6);
+  messageDesc(file_ordertrail_v1_operations_service, 10);
 
 /**
  * Describes the message ordertrail.v1.ProjectionDifference.
  * Use `create(ProjectionDifferenceSchema)` to create a new message.
  */
 export const ProjectionDifferenceSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 7);
+  messageDesc(file_ordertrail_v1_operations_service, 11);
 
 /**
  * Describes the message ordertrail.v1.ListDenialsRequest.
  * Use `create(ListDenialsRequestSchema)` to create a new message.
  */
 export const ListDenialsRequestSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 8);
+  messageDesc(file_ordertrail_v1_operations_service, 12);
 
 /**
  * Describes the message ordertrail.v1.ListDenialsResponse.
  * Use `create(ListDenialsResponseSchema)` to create a new message.
  */
 export const ListDenialsResponseSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 9);
+  messageDesc(file_ordertrail_v1_operations_service, 13);
 
 /**
  * Describes the message ordertrail.v1.DenialCount.
  * Use `create(DenialCountSchema)` to create a new message.
  */
 export const DenialCountSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 10);
+  messageDesc(file_ordertrail_v1_operations_service, 14);
 
 /**
  * Describes the message ordertrail.v1.RotateKeysRequest.
  * Use `create(RotateKeysRequestSchema)` to create a new message.
  */
 export const RotateKeysRequestSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 11);
+  messageDesc(file_ordertrail_v1_operations_service, 15);
 
 /**
  * Describes the message ordertrail.v1.RotateKeysResponse.
  * Use `create(RotateKeysResponseSchema)` to create a new message.
  */
 export const RotateKeysResponseSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 12);
+  messageDesc(file_ordertrail_v1_operations_service, 16);
 
 /**
  * Describes the message ordertrail.v1.MasterKeyUse.
  * Use `create(MasterKeyUseSchema)` to create a new message.
  */
 export const MasterKeyUseSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_v1_operations_service, 13);
+  messageDesc(file_ordertrail_v1_operations_service, 17);
 
 /**
  * Looks after a running Ordertrail.

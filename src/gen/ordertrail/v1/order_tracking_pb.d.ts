@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Actor, DeliveryProvider, Item, Money, OrderStatus, SubstitutionStatus } from "../events/v1/values_pb.js";
+import type { Actor, Deadline, DeliveryProvider, Item, Money, OrderStatus, SubstitutionPolicy, SubstitutionStatus } from "../events/v1/values_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -164,6 +164,20 @@ export declare type OrderTracking = Message<"ordertrail.v1.OrderTracking"> & {
    * @generated from field: google.protobuf.Timestamp updated_at = 21;
    */
   updatedAt?: Timestamp | undefined;
+
+  /**
+   * What becomes of proposed replacements that nobody answers in time.
+   *
+   * @generated from field: ordertrail.events.v1.SubstitutionPolicy substitution_policy = 22;
+   */
+  substitutionPolicy: SubstitutionPolicy;
+
+  /**
+   * What it waits for, for a limited time; absent while it waits for nothing of the kind.
+   *
+   * @generated from field: ordertrail.v1.Waiting waiting_for = 23;
+   */
+  waitingFor?: Waiting | undefined;
 };
 
 /**
@@ -171,6 +185,61 @@ export declare type OrderTracking = Message<"ordertrail.v1.OrderTracking"> & {
  * Use `create(OrderTrackingSchema)` to create a new message.
  */
 export declare const OrderTrackingSchema: GenMessage<OrderTracking>;
+
+/**
+ * Something that an order waits for.
+ *
+ * @generated from message ordertrail.v1.Waiting
+ */
+export declare type Waiting = Message<"ordertrail.v1.Waiting"> & {
+  /**
+   * What.
+   *
+   * @generated from field: ordertrail.events.v1.Deadline deadline = 1;
+   */
+  deadline: Deadline;
+
+  /**
+   * Since when.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 2;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * When somebody is reminded.
+   *
+   * @generated from field: google.protobuf.Timestamp due_at = 3;
+   */
+  dueAt?: Timestamp | undefined;
+
+  /**
+   * When people are told that the reminder did not help.
+   *
+   * @generated from field: google.protobuf.Timestamp escalates_at = 4;
+   */
+  escalatesAt?: Timestamp | undefined;
+
+  /**
+   * When somebody was reminded; absent before that.
+   *
+   * @generated from field: google.protobuf.Timestamp reminded_at = 5;
+   */
+  remindedAt?: Timestamp | undefined;
+
+  /**
+   * When people were told; absent before that.
+   *
+   * @generated from field: google.protobuf.Timestamp escalated_at = 6;
+   */
+  escalatedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message ordertrail.v1.Waiting.
+ * Use `create(WaitingSchema)` to create a new message.
+ */
+export declare const WaitingSchema: GenMessage<Waiting>;
 
 /**
  * One step of an order's life.

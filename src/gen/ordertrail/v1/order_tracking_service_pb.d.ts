@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Actor, DeliveryProvider, Door, Item, OrderStatus } from "../events/v1/values_pb.js";
+import type { Actor, DeliveryProvider, Door, Item, OrderStatus, SubstitutionPolicy } from "../events/v1/values_pb.js";
 import type { Delivery, DriverDetails, OrderTracking, ProofOfDelivery, Recipient } from "./order_tracking_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -75,6 +75,13 @@ export declare type InitTrackingRequest = Message<"ordertrail.v1.InitTrackingReq
    * @generated from field: string request_id = 8;
    */
   requestId: string;
+
+  /**
+   * What becomes of proposed replacements that the customer does not answer in time.
+   *
+   * @generated from field: ordertrail.events.v1.SubstitutionPolicy substitution_policy = 9;
+   */
+  substitutionPolicy: SubstitutionPolicy;
 };
 
 /**

@@ -73,6 +73,13 @@ export declare type OrderSubmitted = Message<"ordertrail.events.v1.OrderSubmitte
    * @generated from field: ordertrail.events.v1.SubstitutionPolicy substitution_policy = 8;
    */
   substitutionPolicy: SubstitutionPolicy;
+
+  /**
+   * How long the store, the customer and the driver may take: the store's own limits at this time, or else the configuration's.
+   *
+   * @generated from field: ordertrail.events.v1.OrderDeadlines deadlines = 9;
+   */
+  deadlines?: OrderDeadlines | undefined;
 };
 
 /**
@@ -80,6 +87,61 @@ export declare type OrderSubmitted = Message<"ordertrail.events.v1.OrderSubmitte
  * Use `create(OrderSubmittedSchema)` to create a new message.
  */
 export declare const OrderSubmittedSchema: GenMessage<OrderSubmitted>;
+
+/**
+ * How long may pass before somebody is reminded, in seconds.
+ *
+ * @generated from message ordertrail.events.v1.OrderDeadlines
+ */
+export declare type OrderDeadlines = Message<"ordertrail.events.v1.OrderDeadlines"> & {
+  /**
+   * Between STORE_NOTIFIED and the acknowledgment.
+   *
+   * @generated from field: uint32 acknowledgment_seconds = 1;
+   */
+  acknowledgmentSeconds: number;
+
+  /**
+   * For the customer's answer to substitutions.
+   *
+   * @generated from field: uint32 substitutions_seconds = 2;
+   */
+  substitutionsSeconds: number;
+
+  /**
+   * Between READY_FOR_PICKUP and a driver.
+   *
+   * @generated from field: uint32 driver_assignment_seconds = 3;
+   */
+  driverAssignmentSeconds: number;
+
+  /**
+   * Between DRIVER_ASSIGNED and the goods' leaving.
+   *
+   * @generated from field: uint32 pickup_seconds = 4;
+   */
+  pickupSeconds: number;
+
+  /**
+   * Between a reminder and the escalation.
+   *
+   * @generated from field: uint32 escalation_seconds = 5;
+   */
+  escalationSeconds: number;
+
+  /**
+   * Whether the order is called off when its acknowledgment is escalated.
+   *
+   * @generated from field: bool cancel_unacknowledged = 6;
+   */
+  cancelUnacknowledged: boolean;
+};
+
+/**
+ * Describes the message ordertrail.events.v1.OrderDeadlines.
+ * Use `create(OrderDeadlinesSchema)` to create a new message.
+ */
+export declare const OrderDeadlinesSchema: GenMessage<OrderDeadlines>;
 
 /**
  * The store has been told of the order. The status becomes STORE_NOTIFIED.

@@ -10,7 +10,7 @@ import { file_ordertrail_events_v1_values } from "./values_pb.js";
  * Describes the file ordertrail/events/v1/order_events.proto.
  */
 export const file_ordertrail_events_v1_order_events = /*@__PURE__*/
-  fileDesc("CidvcmRlcnRyYWlsL2V2ZW50cy92MS9vcmRlcl9ldmVudHMucHJvdG8SFG9yZGVydHJhaWwuZXZlbnRzLnYxItoCCg5PcmRlclN1Ym1pdHRlZBIQCghvcmRlcl9pZBgBIAEoCRIQCghzdG9yZV9pZBgCIAEoCRITCgtjdXN0b21lcl9pZBgDIAEoCRJBChFkZWxpdmVyeV9wcm92aWRlchgEIAEoDjImLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5UHJvdmlkZXISKQoFaXRlbXMYBSADKAsyGi5vcmRlcnRyYWlsLmV2ZW50cy52MS5JdGVtEi8KCXJlY2lwaWVudBgGIAEoCzIcLm9yZGVydHJhaWwuZXZlbnRzLnYxLlNlYWxlZBIpCghtZXRhZGF0YRgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSRQoTc3Vic3RpdHV0aW9uX3BvbGljeRgIIAEoDjIoLm9yZGVydHJhaWwuZXZlbnRzLnYxLlN1YnN0aXR1dGlvblBvbGljeSIPCg1TdG9yZU5vdGlmaWVkIkEKEVN0b3JlQWNrbm93bGVkZ2VkEiwKCHJlYWR5X2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIQCg5QaWNraW5nU3RhcnRlZCIQCg5QaWNraW5nUmVzdW1lZCJaChVTdWJzdGl0dXRpb25zUHJvcG9zZWQSQQoNc3Vic3RpdHV0aW9ucxgBIAMoCzIqLm9yZGVydHJhaWwuZXZlbnRzLnYxLlByb3Bvc2VkU3Vic3RpdHV0aW9uIqgBChRQcm9wb3NlZFN1YnN0aXR1dGlvbhIXCg9zdWJzdGl0dXRpb25faWQYASABKAkSMQoNb3JpZ2luYWxfaXRlbRgCIAEoCzIaLm9yZGVydHJhaWwuZXZlbnRzLnYxLkl0ZW0SNAoQcmVwbGFjZW1lbnRfaXRlbRgDIAEoCzIaLm9yZGVydHJhaWwuZXZlbnRzLnYxLkl0ZW0SDgoGcmVhc29uGAQgASgJIlgKFVN1YnN0aXR1dGlvbnNSZXNvbHZlZBI/CgtyZXNvbHV0aW9ucxgBIAMoCzIqLm9yZGVydHJhaWwuZXZlbnRzLnYxLlJlc29sdmVkU3Vic3RpdHV0aW9uImkKFFJlc29sdmVkU3Vic3RpdHV0aW9uEhcKD3N1YnN0aXR1dGlvbl9pZBgBIAEoCRI4CgZzdGF0dXMYAiABKA4yKC5vcmRlcnRyYWlsLmV2ZW50cy52MS5TdWJzdGl0dXRpb25TdGF0dXMiDgoMT3JkZXJSZWFkaWVkImEKBkRyaXZlchIRCglkcml2ZXJfaWQYASABKAkSFAoMdmVoaWNsZV90eXBlGAIgASgJEi4KCHBlcnNvbmFsGAMgASgLMhwub3JkZXJ0cmFpbC5ldmVudHMudjEuU2VhbGVkInwKC0RlbGl2ZXJ5Sm9iEhwKFHByb3ZpZGVyX2RlbGl2ZXJ5X2lkGAEgASgJEigKA2ZlZRgCIAEoCzIbLm9yZGVydHJhaWwuZXZlbnRzLnYxLk1vbmV5EhQKDHRyYWNraW5nX3VybBgDIAEoCRIPCgdhdHRlbXB0GAQgASgNIt0BCgxEcml2ZXJCb29rZWQSLAoGZHJpdmVyGAEgASgLMhwub3JkZXJ0cmFpbC5ldmVudHMudjEuRHJpdmVyEkEKEWRlbGl2ZXJ5X3Byb3ZpZGVyGAIgASgOMiYub3JkZXJ0cmFpbC5ldmVudHMudjEuRGVsaXZlcnlQcm92aWRlchIzCghkZWxpdmVyeRgDIAEoCzIhLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5Sm9iEicKA2V0YRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi3wEKDkRyaXZlckFzc2lnbmVkEiwKBmRyaXZlchgBIAEoCzIcLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRyaXZlchJBChFkZWxpdmVyeV9wcm92aWRlchgCIAEoDjImLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5UHJvdmlkZXISMwoIZGVsaXZlcnkYAyABKAsyIS5vcmRlcnRyYWlsLmV2ZW50cy52MS5EZWxpdmVyeUpvYhInCgNldGEYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhIKEERyaXZlclVuYXNzaWduZWQiFwoVRHJpdmVyUGlja3VwQ29tcGxldGVkIhAKDlRyYW5zaXRTdGFydGVkIm8KDk9yZGVyRGVsaXZlcmVkEjAKDGRlbGl2ZXJlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoFcHJvb2YYAiABKAsyHC5vcmRlcnRyYWlsLmV2ZW50cy52MS5TZWFsZWQiEAoORGVsaXZlcnlGYWlsZWQiIAoOT3JkZXJDYW5jZWxsZWQSDgoGcmVhc29uGAEgASgJIlMKFUNvdXJpZXJSZXBvcnRSZWNvcmRlZBI6Cg9yZXBvcnRlZF9zdGF0dXMYASABKA4yIS5vcmRlcnRyYWlsLmV2ZW50cy52MS5PcmRlclN0YXR1cyKCAQoWRHJpdmVyTWlsZXN0b25lUmVhY2hlZBI4CgltaWxlc3RvbmUYASABKA4yJS5vcmRlcnRyYWlsLmV2ZW50cy52MS5Ecml2ZXJNaWxlc3RvbmUSLgoKcmVhY2hlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicAoQRGVhZGxpbmVSZW1pbmRlZBIwCghkZWFkbGluZRgBIAEoDjIeLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlYWRsaW5lEioKBmR1ZV9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicQoRRGVhZGxpbmVFc2NhbGF0ZWQSMAoIZGVhZGxpbmUYASABKA4yHi5vcmRlcnRyYWlsLmV2ZW50cy52MS5EZWFkbGluZRIqCgZkdWVfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIugBChFEZWxpdmVyeVJlcXVlc3RlZBJBChFkZWxpdmVyeV9wcm92aWRlchgBIAEoDjImLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5UHJvdmlkZXISDwoHYXR0ZW1wdBgCIAEoDRIQCghxdW90ZV9pZBgDIAEoCRIvCgpxdW90ZWRfZmVlGAQgASgLMhsub3JkZXJ0cmFpbC5ldmVudHMudjEuTW9uZXkSPAoMYWx0ZXJuYXRpdmVzGAUgAygOMiYub3JkZXJ0cmFpbC5ldmVudHMudjEuRGVsaXZlcnlQcm92aWRlciKzAQoQRGVsaXZlcnlBY2NlcHRlZBJBChFkZWxpdmVyeV9wcm92aWRlchgBIAEoDjImLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5UHJvdmlkZXISMwoIZGVsaXZlcnkYAiABKAsyIS5vcmRlcnRyYWlsLmV2ZW50cy52MS5EZWxpdmVyeUpvYhInCgNldGEYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInYKEERlbGl2ZXJ5RGVjbGluZWQSQQoRZGVsaXZlcnlfcHJvdmlkZXIYASABKA4yJi5vcmRlcnRyYWlsLmV2ZW50cy52MS5EZWxpdmVyeVByb3ZpZGVyEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJImcKEURlbGl2ZXJ5Q2FsbGVkT2ZmEkEKEWRlbGl2ZXJ5X3Byb3ZpZGVyGAEgASgOMiYub3JkZXJ0cmFpbC5ldmVudHMudjEuRGVsaXZlcnlQcm92aWRlchIPCgdhdHRlbXB0GAIgASgNYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_ordertrail_events_v1_values]);
+  fileDesc("CidvcmRlcnRyYWlsL2V2ZW50cy92MS9vcmRlcl9ldmVudHMucHJvdG8SFG9yZGVydHJhaWwuZXZlbnRzLnYxIpMDCg5PcmRlclN1Ym1pdHRlZBIQCghvcmRlcl9pZBgBIAEoCRIQCghzdG9yZV9pZBgCIAEoCRITCgtjdXN0b21lcl9pZBgDIAEoCRJBChFkZWxpdmVyeV9wcm92aWRlchgEIAEoDjImLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5UHJvdmlkZXISKQoFaXRlbXMYBSADKAsyGi5vcmRlcnRyYWlsLmV2ZW50cy52MS5JdGVtEi8KCXJlY2lwaWVudBgGIAEoCzIcLm9yZGVydHJhaWwuZXZlbnRzLnYxLlNlYWxlZBIpCghtZXRhZGF0YRgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSRQoTc3Vic3RpdHV0aW9uX3BvbGljeRgIIAEoDjIoLm9yZGVydHJhaWwuZXZlbnRzLnYxLlN1YnN0aXR1dGlvblBvbGljeRI3CglkZWFkbGluZXMYCSABKAsyJC5vcmRlcnRyYWlsLmV2ZW50cy52MS5PcmRlckRlYWRsaW5lcyLFAQoOT3JkZXJEZWFkbGluZXMSHgoWYWNrbm93bGVkZ21lbnRfc2Vjb25kcxgBIAEoDRIdChVzdWJzdGl0dXRpb25zX3NlY29uZHMYAiABKA0SIQoZZHJpdmVyX2Fzc2lnbm1lbnRfc2Vjb25kcxgDIAEoDRIWCg5waWNrdXBfc2Vjb25kcxgEIAEoDRIaChJlc2NhbGF0aW9uX3NlY29uZHMYBSABKA0SHQoVY2FuY2VsX3VuYWNrbm93bGVkZ2VkGAYgASgIIg8KDVN0b3JlTm90aWZpZWQiQQoRU3RvcmVBY2tub3dsZWRnZWQSLAoIcmVhZHlfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhAKDlBpY2tpbmdTdGFydGVkIhAKDlBpY2tpbmdSZXN1bWVkIloKFVN1YnN0aXR1dGlvbnNQcm9wb3NlZBJBCg1zdWJzdGl0dXRpb25zGAEgAygLMioub3JkZXJ0cmFpbC5ldmVudHMudjEuUHJvcG9zZWRTdWJzdGl0dXRpb24iqAEKFFByb3Bvc2VkU3Vic3RpdHV0aW9uEhcKD3N1YnN0aXR1dGlvbl9pZBgBIAEoCRIxCg1vcmlnaW5hbF9pdGVtGAIgASgLMhoub3JkZXJ0cmFpbC5ldmVudHMudjEuSXRlbRI0ChByZXBsYWNlbWVudF9pdGVtGAMgASgLMhoub3JkZXJ0cmFpbC5ldmVudHMudjEuSXRlbRIOCgZyZWFzb24YBCABKAkiWAoVU3Vic3RpdHV0aW9uc1Jlc29sdmVkEj8KC3Jlc29sdXRpb25zGAEgAygLMioub3JkZXJ0cmFpbC5ldmVudHMudjEuUmVzb2x2ZWRTdWJzdGl0dXRpb24iaQoUUmVzb2x2ZWRTdWJzdGl0dXRpb24SFwoPc3Vic3RpdHV0aW9uX2lkGAEgASgJEjgKBnN0YXR1cxgCIAEoDjIoLm9yZGVydHJhaWwuZXZlbnRzLnYxLlN1YnN0aXR1dGlvblN0YXR1cyIOCgxPcmRlclJlYWRpZWQiYQoGRHJpdmVyEhEKCWRyaXZlcl9pZBgBIAEoCRIUCgx2ZWhpY2xlX3R5cGUYAiABKAkSLgoIcGVyc29uYWwYAyABKAsyHC5vcmRlcnRyYWlsLmV2ZW50cy52MS5TZWFsZWQifAoLRGVsaXZlcnlKb2ISHAoUcHJvdmlkZXJfZGVsaXZlcnlfaWQYASABKAkSKAoDZmVlGAIgASgLMhsub3JkZXJ0cmFpbC5ldmVudHMudjEuTW9uZXkSFAoMdHJhY2tpbmdfdXJsGAMgASgJEg8KB2F0dGVtcHQYBCABKA0i3QEKDERyaXZlckJvb2tlZBIsCgZkcml2ZXIYASABKAsyHC5vcmRlcnRyYWlsLmV2ZW50cy52MS5Ecml2ZXISQQoRZGVsaXZlcnlfcHJvdmlkZXIYAiABKA4yJi5vcmRlcnRyYWlsLmV2ZW50cy52MS5EZWxpdmVyeVByb3ZpZGVyEjMKCGRlbGl2ZXJ5GAMgASgLMiEub3JkZXJ0cmFpbC5ldmVudHMudjEuRGVsaXZlcnlKb2ISJwoDZXRhGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLfAQoORHJpdmVyQXNzaWduZWQSLAoGZHJpdmVyGAEgASgLMhwub3JkZXJ0cmFpbC5ldmVudHMudjEuRHJpdmVyEkEKEWRlbGl2ZXJ5X3Byb3ZpZGVyGAIgASgOMiYub3JkZXJ0cmFpbC5ldmVudHMudjEuRGVsaXZlcnlQcm92aWRlchIzCghkZWxpdmVyeRgDIAEoCzIhLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5Sm9iEicKA2V0YRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiEgoQRHJpdmVyVW5hc3NpZ25lZCIXChVEcml2ZXJQaWNrdXBDb21wbGV0ZWQiEAoOVHJhbnNpdFN0YXJ0ZWQibwoOT3JkZXJEZWxpdmVyZWQSMAoMZGVsaXZlcmVkX2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgVwcm9vZhgCIAEoCzIcLm9yZGVydHJhaWwuZXZlbnRzLnYxLlNlYWxlZCIQCg5EZWxpdmVyeUZhaWxlZCIgCg5PcmRlckNhbmNlbGxlZBIOCgZyZWFzb24YASABKAkiUwoVQ291cmllclJlcG9ydFJlY29yZGVkEjoKD3JlcG9ydGVkX3N0YXR1cxgBIAEoDjIhLm9yZGVydHJhaWwuZXZlbnRzLnYxLk9yZGVyU3RhdHVzIoIBChZEcml2ZXJNaWxlc3RvbmVSZWFjaGVkEjgKCW1pbGVzdG9uZRgBIAEoDjIlLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRyaXZlck1pbGVzdG9uZRIuCgpyZWFjaGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJwChBEZWFkbGluZVJlbWluZGVkEjAKCGRlYWRsaW5lGAEgASgOMh4ub3JkZXJ0cmFpbC5ldmVudHMudjEuRGVhZGxpbmUSKgoGZHVlX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJxChFEZWFkbGluZUVzY2FsYXRlZBIwCghkZWFkbGluZRgBIAEoDjIeLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlYWRsaW5lEioKBmR1ZV9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi6AEKEURlbGl2ZXJ5UmVxdWVzdGVkEkEKEWRlbGl2ZXJ5X3Byb3ZpZGVyGAEgASgOMiYub3JkZXJ0cmFpbC5ldmVudHMudjEuRGVsaXZlcnlQcm92aWRlchIPCgdhdHRlbXB0GAIgASgNEhAKCHF1b3RlX2lkGAMgASgJEi8KCnF1b3RlZF9mZWUYBCABKAsyGy5vcmRlcnRyYWlsLmV2ZW50cy52MS5Nb25leRI8CgxhbHRlcm5hdGl2ZXMYBSADKA4yJi5vcmRlcnRyYWlsLmV2ZW50cy52MS5EZWxpdmVyeVByb3ZpZGVyIrMBChBEZWxpdmVyeUFjY2VwdGVkEkEKEWRlbGl2ZXJ5X3Byb3ZpZGVyGAEgASgOMiYub3JkZXJ0cmFpbC5ldmVudHMudjEuRGVsaXZlcnlQcm92aWRlchIzCghkZWxpdmVyeRgCIAEoCzIhLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5Sm9iEicKA2V0YRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAidgoQRGVsaXZlcnlEZWNsaW5lZBJBChFkZWxpdmVyeV9wcm92aWRlchgBIAEoDjImLm9yZGVydHJhaWwuZXZlbnRzLnYxLkRlbGl2ZXJ5UHJvdmlkZXISDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkiZwoRRGVsaXZlcnlDYWxsZWRPZmYSQQoRZGVsaXZlcnlfcHJvdmlkZXIYASABKA4yJi5vcmRlcnRyYWlsLmV2ZW50cy52MS5EZWxpdmVyeVByb3ZpZGVyEg8KB2F0dGVtcHQYAiABKA1iBnByb3RvMw", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_ordertrail_events_v1_values]);
 
 /**
  * Describes the message ordertrail.events.v1.OrderSubmitted.
@@ -20,191 +20,198 @@ export const OrderSubmittedSchema = /*@__PURE__*/
   messageDesc(file_ordertrail_events_v1_order_events, 0);
 
 /**
+ * Describes the message ordertrail.events.v1.OrderDeadlines.
+ * Use `create(OrderDeadlinesSchema)` to create a new message.
+ */
+export const OrderDeadlinesSchema = /*@__PURE__*/
+  messageDesc(file_ordertrail_events_v1_order_events, 1);
+
+/**
  * Describes the message ordertrail.events.v1.StoreNotified.
  * Use `create(StoreNotifiedSchema)` to create a new message.
  */
 export const StoreNotifiedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 1);
+  messageDesc(file_ordertrail_events_v1_order_events, 2);
 
 /**
  * Describes the message ordertrail.events.v1.StoreAcknowledged.
  * Use `create(StoreAcknowledgedSchema)` to create a new message.
  */
 export const StoreAcknowledgedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 2);
+  messageDesc(file_ordertrail_events_v1_order_events, 3);
 
 /**
  * Describes the message ordertrail.events.v1.PickingStarted.
  * Use `create(PickingStartedSchema)` to create a new message.
  */
 export const PickingStartedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 3);
+  messageDesc(file_ordertrail_events_v1_order_events, 4);
 
 /**
  * Describes the message ordertrail.events.v1.PickingResumed.
  * Use `create(PickingResumedSchema)` to create a new message.
  */
 export const PickingResumedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 4);
+  messageDesc(file_ordertrail_events_v1_order_events, 5);
 
 /**
  * Describes the message ordertrail.events.v1.SubstitutionsProposed.
  * Use `create(SubstitutionsProposedSchema)` to create a new message.
  */
 export const SubstitutionsProposedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 5);
+  messageDesc(file_ordertrail_events_v1_order_events, 6);
 
 /**
  * Describes the message ordertrail.events.v1.ProposedSubstitution.
  * Use `create(ProposedSubstitutionSchema)` to create a new message.
  */
 export const ProposedSubstitutionSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 6);
+  messageDesc(file_ordertrail_events_v1_order_events, 7);
 
 /**
  * Describes the message ordertrail.events.v1.SubstitutionsResolved.
  * Use `create(SubstitutionsResolvedSchema)` to create a new message.
  */
 export const SubstitutionsResolvedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 7);
+  messageDesc(file_ordertrail_events_v1_order_events, 8);
 
 /**
  * Describes the message ordertrail.events.v1.ResolvedSubstitution.
  * Use `create(ResolvedSubstitutionSchema)` to create a new message.
  */
 export const ResolvedSubstitutionSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 8);
+  messageDesc(file_ordertrail_events_v1_order_events, 9);
 
 /**
  * Describes the message ordertrail.events.v1.OrderReadied.
  * Use `create(OrderReadiedSchema)` to create a new message.
  */
 export const OrderReadiedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 9);
+  messageDesc(file_ordertrail_events_v1_order_events, 10);
 
 /**
  * Describes the message ordertrail.events.v1.Driver.
  * Use `create(DriverSchema)` to create a new message.
  */
 export const DriverSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 10);
+  messageDesc(file_ordertrail_events_v1_order_events, 11);
 
 /**
  * Describes the message ordertrail.events.v1.DeliveryJob.
  * Use `create(DeliveryJobSchema)` to create a new message.
  */
 export const DeliveryJobSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 11);
+  messageDesc(file_ordertrail_events_v1_order_events, 12);
 
 /**
  * Describes the message ordertrail.events.v1.DriverBooked.
  * Use `create(DriverBookedSchema)` to create a new message.
  */
 export const DriverBookedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 12);
+  messageDesc(file_ordertrail_events_v1_order_events, 13);
 
 /**
  * Describes the message ordertrail.events.v1.DriverAssigned.
  * Use `create(DriverAssignedSchema)` to create a new message.
  */
 export const DriverAssignedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 13);
+  messageDesc(file_ordertrail_events_v1_order_events, 14);
 
 /**
  * Describes the message ordertrail.events.v1.DriverUnassigned.
  * Use `create(DriverUnassignedSchema)` to create a new message.
  */
 export const DriverUnassignedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 14);
+  messageDesc(file_ordertrail_events_v1_order_events, 15);
 
 /**
  * Describes the message ordertrail.events.v1.DriverPickupCompleted.
  * Use `create(DriverPickupCompletedSchema)` to create a new message.
  */
 export const DriverPickupCompletedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 15);
+  messageDesc(file_ordertrail_events_v1_order_events, 16);
 
 /**
  * Describes the message ordertrail.events.v1.TransitStarted.
  * Use `create(TransitStartedSchema)` to create a new message.
  */
 export const TransitStartedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 16);
+  messageDesc(file_ordertrail_events_v1_order_events, 17);
 
 /**
  * Describes the message ordertrail.events.v1.OrderDelivered.
  * Use `create(OrderDeliveredSchema)` to create a new message.
  */
 export const OrderDeliveredSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 17);
+  messageDesc(file_ordertrail_events_v1_order_events, 18);
 
 /**
  * Describes the message ordertrail.events.v1.DeliveryFailed.
  * Use `create(DeliveryFailedSchema)` to create a new message.
  */
 export const DeliveryFailedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 18);
+  messageDesc(file_ordertrail_events_v1_order_events, 19);
 
 /**
  * Describes the message ordertrail.events.v1.OrderCancelled.
  * Use `create(OrderCancelledSchema)` to create a new message.
  */
 export const OrderCancelledSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 19);
+  messageDesc(file_ordertrail_events_v1_order_events, 20);
 
 /**
  * Describes the message ordertrail.events.v1.CourierReportRecorded.
  * Use `create(CourierReportRecordedSchema)` to create a new message.
  */
 export const CourierReportRecordedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 20);
+  messageDesc(file_ordertrail_events_v1_order_events, 21);
 
 /**
  * Describes the message ordertrail.events.v1.DriverMilestoneReached.
  * Use `create(DriverMilestoneReachedSchema)` to create a new message.
  */
 export const DriverMilestoneReachedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 21);
+  messageDesc(file_ordertrail_events_v1_order_events, 22);
 
 /**
  * Describes the message ordertrail.events.v1.DeadlineReminded.
  * Use `create(DeadlineRemindedSchema)` to create a new message.
  */
 export const DeadlineRemindedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 22);
+  messageDesc(file_ordertrail_events_v1_order_events, 23);
 
 /**
  * Describes the message ordertrail.events.v1.DeadlineEscalated.
  * Use `create(DeadlineEscalatedSchema)` to create a new message.
  */
 export const DeadlineEscalatedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 23);
+  messageDesc(file_ordertrail_events_v1_order_events, 24);
 
 /**
  * Describes the message ordertrail.events.v1.DeliveryRequested.
  * Use `create(DeliveryRequestedSchema)` to create a new message.
  */
 export const DeliveryRequestedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 24);
+  messageDesc(file_ordertrail_events_v1_order_events, 25);
 
 /**
  * Describes the message ordertrail.events.v1.DeliveryAccepted.
  * Use `create(DeliveryAcceptedSchema)` to create a new message.
  */
 export const DeliveryAcceptedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 25);
+  messageDesc(file_ordertrail_events_v1_order_events, 26);
 
 /**
  * Describes the message ordertrail.events.v1.DeliveryDeclined.
  * Use `create(DeliveryDeclinedSchema)` to create a new message.
  */
 export const DeliveryDeclinedSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 26);
+  messageDesc(file_ordertrail_events_v1_order_events, 27);
 
 /**
  * Describes the message ordertrail.events.v1.DeliveryCalledOff.
  * Use `create(DeliveryCalledOffSchema)` to create a new message.
  */
 export const DeliveryCalledOffSchema = /*@__PURE__*/
-  messageDesc(file_ordertrail_events_v1_order_events, 27);
+  messageDesc(file_ordertrail_events_v1_order_events, 28);
 
