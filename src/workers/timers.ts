@@ -58,6 +58,17 @@ export function createTimers({ deadlines, orders, clock, logger }: TimersOptions
     );
   }
 
+  /** What cannot be acted on is tried again at the next look, and holds up nothing else. */
+  async function tryToActOn(due: DueOrder, at: Date): Promise<boolean> {
+    try {
+      await actOn(due, at);
+      return true;
+    } catch (error) {
+      logger.warn({ err: error, order_id: due.orderId }, "what an order waits for cannot be acted on; trying again");
+      return false;
+    }
+  }
+
   return {
     async act(signal) {
       const at = clock();
@@ -68,7 +79,9 @@ export function createTimers({ deadlines, orders, clock, logger }: TimersOptions
         for (const { orderId, nextAt } of page) now.set(orderId, nextAt.getTime());
         for (let from = 0; from < fresh.length; from += AT_ONCE) {
           signal.throwIfAborted();
-          await Promise.all(fresh.slice(from, from + AT_ONCE).map((due) => actOn(due, at)));
+          const batch = fresh.slice(from, from + AT_ONCE);
+          const done = await Promise.all(batch.map((due) => tryToActOn(due, at)));
+          for (const [index, { orderId }] of batch.entries()) if (!done[index]) now.delete(orderId);
         }
         lookedAt = performance.now();
         if (page.length < PAGE) break;

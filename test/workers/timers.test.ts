@@ -122,6 +122,27 @@ async function logged(...args: [TestApp, TestApp, string]): Promise<{ count: num
   };
 }
 
+describe("an order that cannot be acted on", () => {
+  it("holds up none of those behind it", async () => {
+    const clock = movedClock();
+    await using app = await startTestApp({ ROLES: "api,projector" }, clock.now);
+    await putStore(app);
+    await notified(app, "order-1");
+    await notified(app, "order-2");
+    const client = app.client(OperationsService, "grpc", OPERATOR);
+    await eventually(async () => {
+      const { projections, logPosition } = await client.listProjections({});
+      expect(projections.find(({ name }) => name === "deadlines")?.position).toBe(logPosition);
+    });
+    // An entry is gone from the order's stream: a process that does not remember it cannot tell what the order is.
+    await app.database.db(app.databaseName).collection("events").deleteOne({ stream: "order-order-1", version: 1 });
+    clock.move(61);
+    await using timers = await startTestApp({ DATABASE_NAME: app.databaseName, DATA_DIR: app.dataDir, ROLES: "timers" }, clock.now);
+    await eventually(async () => expect(await typesOf(app, "order-2")).toContain("DeadlineReminded"), 15_000);
+    expect(timers.log.some((line) => line.includes("cannot be acted on") && line.includes("order-1"))).toBe(true);
+  });
+});
+
 describe("substitutions that nobody answers", () => {
   it.each([
     ["BEST_MATCH", "APPROVED"],
