@@ -43,6 +43,7 @@ import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js"
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createNews } from "./live/news.ts";
 import { startRelay } from "./live/relay.ts";
+import { createLogWatch } from "./live/watch.ts";
 import { createAdvisoryWriter } from "./log/advisory-writer.ts";
 import { createAppender } from "./log/appender.ts";
 import { ensureLogIndexes } from "./log/indexes.ts";
@@ -243,9 +244,12 @@ export async function createApp(config: AppConfig, logger: Logger, clock = () =>
     yield* rotateKeys(db, wrapper, signal);
   }
 
+  const watch = createLogWatch({ reader, heartbeatMs: config.watchHeartbeatMs, stopping: stopping.signal, logger });
+  parts.defer(() => watch.stop());
+
   const trackings = createOrderTrackings(db);
   const tracking = createOrderTrackingService({
-    ...{ orders, reader, trackings, locations, projector, keys, now },
+    ...{ orders, reader, trackings, locations, projector, watch, keys, now },
     deadlinesOf: createOrderLimits(stores, config.deadlines),
   });
   const services = [

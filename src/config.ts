@@ -488,6 +488,13 @@ const SETTINGS = {
     example: "60000",
     parse: wholeNumber(1, 600_000),
   }),
+  watchHeartbeatMs: defaulted({
+    name: "WATCH_HEARTBEAT_MS",
+    description: "How often whoever watches an order gets a sign of life, and their token is looked at again, in milliseconds.",
+    default: "15000",
+    example: "15000",
+    parse: wholeNumber(100, 600_000),
+  }),
   appendQueueEntries: defaulted({
     name: "APPEND_QUEUE_ENTRIES",
     description: "How many entries may wait to be written; further commands are refused with RESOURCE_EXHAUSTED.",

@@ -46,6 +46,10 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.OrderTrackingService/UpdateLocation": { roles: [SERVICE, DRIVER, PARTNER, OPERATOR], reach: "own order" },
     "ordertrail.v1.OrderTrackingService/MarkDelivered": { roles: [SERVICE, DRIVER, PARTNER, OPERATOR], reach: "own order" },
     "ordertrail.v1.OrderTrackingService/CancelOrder": { roles: [SERVICE, CUSTOMER, STORE, OPERATOR], reach: "own order" },
+    "ordertrail.v1.OrderTrackingService/WatchTracking": {
+      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK],
+      reach: "own order",
+    },
     "ordertrail.v1.OperationsService/ListProjections": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/RebuildProjection": { roles: [OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/VerifyProjection": { roles: [AUDITOR, OPERATOR], reach: "all" },

@@ -100,7 +100,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 function createRequestListener(options: HttpServerOptions, stopping: AbortSignal): RequestListener {
   const { dispatcher, maxRequestBytes, maxResponseBytes, tls, limits, readiness, jwks, jwksMaxAgeSeconds, audit, logger, clock } = options;
   const connect = createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping });
-  const rest = createRestDoor({ dispatcher, maxRequestBytes });
+  const rest = createRestDoor({ dispatcher, maxRequestBytes, stopping, clock });
   const documents = createDocuments({ services: dispatcher.services, readiness, jwks, jwksMaxAgeSeconds });
   const auditPaths = audit && createAuditPaths(audit);
   assertComplete(dispatcher.services, [...documents.names, ...(auditPaths?.names ?? [])]);
@@ -155,7 +155,7 @@ function createCors(origins: readonly string[]) {
   return cors({
     origin: origins.includes("*") ? "*" : [...origins],
     methods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-    allowedHeaders: [...connectCors.allowedHeaders, "Authorization", REQUEST_ID_HEADER],
+    allowedHeaders: [...connectCors.allowedHeaders, "Authorization", "Last-Event-ID", REQUEST_ID_HEADER],
     exposedHeaders: [...connectCors.exposedHeaders, REQUEST_ID_HEADER, "Retry-After"],
     maxAge: PREFLIGHT_MAX_AGE_SECONDS,
     preflightContinue: true,

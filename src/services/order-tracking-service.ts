@@ -34,8 +34,9 @@ import { presentEventToLink } from "./link-view.ts";
 import { recordedOrigin } from "./origin.ts";
 import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
 import { type Presentable, presentOrders, sealedContext, showsLocation } from "./present-order.ts";
+import { createWatchTracking, type WatchTrackingDependencies } from "./watch-tracking.ts";
 
-export type OrderTrackingDependencies = {
+export type OrderTrackingDependencies = WatchTrackingDependencies & {
   readonly orders: Transactor<OrderState>;
   readonly reader: LogReader;
   readonly trackings: OrderTrackings;
@@ -158,6 +159,8 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
   }
 
   return {
+    ...createWatchTracking(dependencies),
+
     async initTracking(request, call) {
       const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata, substitutionPolicy } = request;
       const [sealed, deadlines] = await Promise.all([

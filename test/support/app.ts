@@ -37,6 +37,10 @@ export type TestApp = AsyncDisposable & {
   client<Service extends DescService>(service: Service, door: RpcDoor, caller: Bearer): Client<Service>;
   /** A REST call. `body` is sent as JSON. */
   rest(caller: Bearer, method: string, path: string, body?: unknown): Promise<{ readonly status: number; readonly body: RestBody }>;
+  /** A GET whose answer is not read. */
+  get(caller: Bearer, path: string, options?: { readonly headers?: Record<string, string>; readonly signal?: AbortSignal }): Promise<Response>;
+  /** Stops it, as a signal to its process would. */
+  stop(): Promise<void>;
   /** The lines that it has logged. */
   readonly log: readonly string[];
 };
@@ -110,6 +114,9 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: 
       });
       return { status: response.status, body: await response.json() };
     },
+    get: async (caller, path, { headers, ...options } = {}) =>
+      await fetch(`${http}${path}`, { ...options, headers: { ...headers, ...(await authorizationOf(caller)) } }),
+    stop: () => app.stop(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }
