@@ -36,7 +36,7 @@ type Order = Snapshot<OrderState>;
 
 const REREAD_MS = 50;
 /** For how long a version may be unknown here that the caller has seen: a new primary may know less for a moment. */
-const UNKNOWN_MS = 3000;
+const UNKNOWN_MS = 1500;
 
 /** OrderTrackingService/WatchTracking: an order as it changes. */
 export function createWatchTracking(

@@ -24,7 +24,11 @@ const LIFE: readonly (readonly [take: (app: TestApp, orderId: string) => Promise
   [(app, orderId) => commands(app).updateStatus({ orderId, status: STORE_NOTIFIED }), "STORE_NOTIFIED", "StoreNotified"],
   [(app, orderId) => commands(app).updateStatus({ orderId, status: STORE_ACKNOWLEDGED }), "STORE_ACKNOWLEDGED", "StoreAcknowledged"],
   [(app, orderId) => commands(app).updateStatus({ orderId, status: PICKING_IN_PROGRESS }), "PICKING_IN_PROGRESS", "PickingStarted"],
-  [(app, orderId) => commands(app).assignDriver({ orderId, driverDetails: { driverId: "driver-1" } }), "PICKING_IN_PROGRESS", "DriverBooked"],
+  [
+    (app, orderId) => commands(app).assignDriver({ orderId, driverDetails: { driverId: "driver-1" } }),
+    "PICKING_IN_PROGRESS",
+    "DriverBooked",
+  ],
   [
     (app, orderId) => commands(app).updateStatus({ orderId, status: READY_FOR_PICKUP }),
     "DRIVER_ASSIGNED",
@@ -80,7 +84,8 @@ async function live(app: TestApp, orderId: string, steps = LIFE.length): Promise
   for (const [take] of LIFE.slice(0, steps)) await take(app, orderId);
 }
 
-describe.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
+// Most of it is waiting.
+describe.concurrent.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
   it("tells the order as it stands, then every change, and ends when the order has", async () => {
     await using app = await startTestApp();
     await submit(app, "order-1");
@@ -182,7 +187,7 @@ describe.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
     const seen: Seen[] = [];
     const end = endOf(watchOrder(app, door, DRIVER, { orderId: "order-1" }), seen);
     await eventually(() => expect(seen).toHaveLength(1));
-    await commands(app).updateStatus({ orderId: "order-1", status: READY_FOR_PICKUP });
+    await commands(app).updateStatus({ orderId: "order-1", status: READY_FOR_PICKUP, requestId: "unassign" });
     expect(await end).toBe(ending(door, Code.NotFound, "ORDER_NOT_FOUND"));
     expect(seen).toEqual([{ version: 6, status: "DRIVER_ASSIGNED", types: [], skipped: 0 }]);
   });

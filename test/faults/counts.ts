@@ -7,6 +7,7 @@ export const COUNTS = {
   timerKills: fromEnvironment("FAULTS_TIMER_KILLS", 2),
   projectorKills: fromEnvironment("FAULTS_PROJECTOR_KILLS", 4),
   treeKills: fromEnvironment("FAULTS_TREE_KILLS", 3),
+  watchRestarts: fromEnvironment("FAULTS_WATCH_RESTARTS", 3),
   privacyKills: fromEnvironment("FAULTS_PRIVACY_KILLS", 4),
   malformedRequests: fromEnvironment("FAULTS_MALFORMED_REQUESTS", 1500),
   stepDowns: fromEnvironment("FAULTS_STEP_DOWNS", 1),

@@ -38,7 +38,11 @@ export type TestApp = AsyncDisposable & {
   /** A REST call. `body` is sent as JSON. */
   rest(caller: Bearer, method: string, path: string, body?: unknown): Promise<{ readonly status: number; readonly body: RestBody }>;
   /** A GET whose answer is not read. */
-  get(caller: Bearer, path: string, options?: { readonly headers?: Record<string, string>; readonly signal?: AbortSignal }): Promise<Response>;
+  get(
+    caller: Bearer,
+    path: string,
+    options?: { readonly headers?: Record<string, string>; readonly signal?: AbortSignal },
+  ): Promise<Response>;
   /** Stops it, as a signal to its process would. */
   stop(): Promise<void>;
   /** The lines that it has logged. */
