@@ -1,6 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { LRUCache } from "lru-cache";
 import { mayAccess } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import { type OrderState, orderStream } from "../domain/order.ts";
@@ -13,7 +14,7 @@ import {
   type WatchTrackingResponse,
   WatchTrackingResponseSchema,
 } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
-import type { LogWatch } from "../live/watch.ts";
+import type { LogWatch, News } from "../live/watch.ts";
 import { eventType, type RecordedEntry } from "../log/log-entry.ts";
 import type { LogReader } from "../log/reader.ts";
 import type { Snapshot, Transactor } from "../log/transact.ts";
@@ -33,7 +34,11 @@ export type WatchTrackingDependencies = {
 };
 
 type Order = Snapshot<OrderState>;
+/** An order after an entry, and how it is shown, by role. */
+type Shared = { readonly order: Order; readonly shown: Map<Role, Promise<WatchTrackingResponse>> };
 
+/** For so many of the newest entries, as those who keep up with an order ask within milliseconds. */
+const SHARED_ENTRIES = 500;
 const REREAD_MS = 50;
 /** For how long a version may be unknown here that the caller has seen: a new primary may know less for a moment. */
 const UNKNOWN_MS = 1500;
@@ -43,16 +48,16 @@ export function createWatchTracking(
   dependencies: WatchTrackingDependencies,
 ): Pick<ServiceHandlers<typeof OrderTrackingService>, "watchTracking"> {
   const { watch, orders, reader, locations, keys, now } = dependencies;
-  /** Many watch one order: what it is after an entry, and how it is shown to a role, is made once. */
-  const folded = new WeakMap<RecordedEntry, Order>();
-  const shown = new WeakMap<RecordedEntry, Map<Role, Promise<WatchTrackingResponse>>>();
+  /** Many watch one order: what it is after an entry, and how it is shown to a role, is made once, and kept for a moment. */
+  const shared = new LRUCache<RecordedEntry, Shared>({ max: SHARED_ENTRIES });
 
-  function after(before: Order | undefined, recorded: RecordedEntry): Order {
-    const known = folded.get(recorded);
+  /** The order after the next entry of its stream, which others are being told of at the same time. */
+  function after(before: Order, recorded: RecordedEntry): Shared {
+    const known = shared.get(recorded);
     if (known) return known;
-    const order = foldOrder(before, recorded);
-    folded.set(recorded, order);
-    return order;
+    const made = { order: foldOrder(before, recorded), shown: new Map() };
+    shared.set(recorded, made);
+    return made;
   }
 
   async function show(order: Order, caller: Caller): Promise<OrderTracking> {
@@ -66,17 +71,17 @@ export function createWatchTracking(
     return create(WatchTrackingResponseSchema, { kind: { case: "change", value } });
   }
 
-  /** What is sent of an entry. To all of a role whose the order is, the same is shown. */
   function changeOf(recorded: RecordedEntry, order: Order, caller: Caller, skipped: number): Promise<WatchTrackingResponse> {
-    const make = () => makeChange(order, caller, recorded.entry.events.map(eventType), skipped);
-    if (skipped > 0) return make();
-    const byRole = shown.get(recorded) ?? new Map<Role, Promise<WatchTrackingResponse>>();
-    shown.set(recorded, byRole);
-    const known = byRole.get(caller.role);
+    return makeChange(order, caller, recorded.entry.events.map(eventType), skipped);
+  }
+
+  /** What is sent of an entry. To all of a role whose the order is, the same is shown. */
+  function sharedChangeOf(recorded: RecordedEntry, { order, shown }: Shared, caller: Caller): Promise<WatchTrackingResponse> {
+    const known = shown.get(caller.role);
     if (known) return known;
-    const made = make();
-    byRole.set(caller.role, made);
-    made.catch(() => byRole.delete(caller.role));
+    const made = changeOf(recorded, order, caller, 0);
+    shown.set(caller.role, made);
+    made.catch(() => shown.delete(caller.role));
     return made;
   }
 
@@ -115,18 +120,16 @@ export function createWatchTracking(
       using watcher = await watch.open(stream, signal);
       const current = fromVersion === undefined ? await readOwn(orderId, caller) : await readSince(orderId, fromVersion, caller, signal);
       let known: Order = current;
-      let sent = current.version;
 
       if (fromVersion === undefined) {
         yield await makeChange(current, caller, [], 0);
       } else if (fromVersion < current.version) {
         let past: Order | undefined;
         for (const recorded of await readBeyond(stream, 0, current.version, signal)) {
-          past = after(past, recorded);
+          past = foldOrder(past, recorded);
           if (past.version > fromVersion) yield await changeOf(recorded, past, caller, 0);
         }
         known = past ?? current;
-        sent = known.version;
         if (!mayAccess(caller, known.state)) throw notFound(orderId);
       }
       if (isFinal(known.state.status)) return;
@@ -136,29 +139,37 @@ export function createWatchTracking(
       for (;;) {
         const news = await watcher.next();
         await call.reauthenticate();
-        let entries: readonly RecordedEntry[] = [];
-        if (news.kind === "entry" && news.recorded.entry.version === known.version + 1) entries = [news.recorded];
-        else if (news.kind === "entry") entries = await readUpTo(news.recorded.entry.version);
-        else if (news.kind === "missed") entries = await readUpTo(news.upTo);
-        else if (!looked) {
-          // A new primary may have known less, when the watching began, than had been followed by then.
-          entries = await reader.readStream(stream, known.version);
-          looked = true;
-        }
-        if (news.kind === "quiet" && entries.length === 0) yield heartbeat(news.position);
-        const slow = news.kind === "missed" && news.slow;
-        for (const recorded of entries) {
-          known = after(known, recorded);
+        if (news.kind === "entry" && news.recorded.entry.version === known.version + 1) {
+          const next = after(known, news.recorded);
+          known = next.order;
           if (!mayAccess(caller, known.state)) throw notFound(orderId);
-          if (slow && recorded !== entries.at(-1)) continue;
-          yield await changeOf(recorded, known, caller, known.version - sent - 1);
-          sent = known.version;
-          if (isFinal(known.state.status)) return;
+          yield await sharedChangeOf(news.recorded, next, caller);
+        } else {
+          const entries = await missingAt(news);
+          let told = known.version;
+          if (news.kind === "quiet" && entries.length === 0) yield heartbeat(news.position);
+          for (const recorded of entries) {
+            known = foldOrder(known, recorded);
+            if (!mayAccess(caller, known.state)) throw notFound(orderId);
+            if (news.kind === "missed" && news.slow && recorded !== entries.at(-1)) continue;
+            yield await changeOf(recorded, known, caller, known.version - told - 1);
+            told = known.version;
+            if (isFinal(known.state.status)) return;
+          }
         }
+        if (isFinal(known.state.status)) return;
       }
 
-      function readUpTo(version: number): Promise<readonly RecordedEntry[]> | readonly RecordedEntry[] {
-        return version <= known.version ? [] : readBeyond(stream, known.version, version, signal);
+      /** What has not been told yet, as far as the news say that there is something. */
+      async function missingAt(news: News): Promise<readonly RecordedEntry[]> {
+        if (news.kind === "quiet") {
+          if (looked) return [];
+          looked = true;
+          // A new primary may have known less, when the watching began, than had been followed by then.
+          return await reader.readStream(stream, known.version);
+        }
+        const upTo = news.kind === "entry" ? news.recorded.entry.version : news.upTo;
+        return upTo <= known.version ? [] : await readBeyond(stream, known.version, upTo, signal);
       }
     },
   };
