@@ -1,8 +1,7 @@
-import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Child, startChild } from "./child.ts";
-import type { Connection } from "./children/app.ts";
+import type { Connection, Held } from "./children/app.ts";
 import type { WatchFigures, WatchLoad } from "./children/watch-orders.ts";
 import { type Bench, type Measure, milliseconds, type Row, ratioAtMost, type Verdict } from "./measure.ts";
 import { takeTurns } from "./rounds.ts";
@@ -25,7 +24,11 @@ const BOUND_P99_MS = 50;
 async function run({ mongodbUrl, folder, longRounds, say }: Bench): Promise<Row[]> {
   const dataDir = join(folder, "ordertrail-watch");
   await mkdir(dataDir, { recursive: true });
-  await using app = await startChild<"connection", Connection>("children/app.ts", { mongodbUrl, database: "bench_watch", folder: dataDir });
+  await using app = await startChild<"connection" | "heap", Held>("children/app.ts", {
+    mongodbUrl,
+    database: "bench_watch",
+    folder: dataDir,
+  });
   await using other = await startChild<"connection", Connection>("children/app.ts", {
     mongodbUrl,
     database: "bench_watch",
@@ -38,12 +41,12 @@ async function run({ mongodbUrl, folder, longRounds, say }: Bench): Promise<Row[
   say("100 watchers, 200 commands/s");
   const { one, far } = await takeTurns(longRounds, { one: () => watching.ask(ONE_EACH), far: () => elsewhere.ask(ONE_EACH) });
   say("900 watchers, with and without 100 who never read");
-  const memory: number[] = [];
+  const heap: number[] = [];
   const { all, idle } = await takeTurns(longRounds, {
     all: () => watching.ask(NINE_EACH),
     idle: async () => {
       const figures = await watching.ask(WITH_IDLE);
-      memory.push(residentMib(app.pid));
+      heap.push((await app.ask("heap")).heapMib);
       return figures;
     },
   });
@@ -55,7 +58,7 @@ async function run({ mongodbUrl, folder, longRounds, say }: Bench): Promise<Row[
     { what: `${what}: p99`, ours: ours(one), against: `who watches at another process: ${ours(far)}`, ...atMost(one.p99Ms, BOUND_P99_MS) },
     {
       what: "1,000 watchers of which 100 never read: the others' p99",
-      ours: `${ours(idle)}; memory of the server after each round: ${memory.map((mib) => `${Math.round(mib)} MiB`).join(", ")}`,
+      ours: `${ours(idle)}; the server's heap after each round: ${heap.map((mib) => `${Math.round(mib)} MiB`).join(", ")}`,
       against: `900 watchers who all read: ${ours(all)}`,
       ...ratioAtMost(idle.p99Ms / all.p99Ms, 1.5),
     },
@@ -64,9 +67,4 @@ async function run({ mongodbUrl, folder, longRounds, say }: Bench): Promise<Row[
 
 function atMost(timeMs: number, boundMs: number): Verdict {
   return { figure: milliseconds(timeMs), target: `at most ${boundMs} ms`, reached: timeMs <= boundMs };
-}
-
-/** What of a process is in memory at present. */
-function residentMib(pid: number): number {
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
 }

@@ -89,9 +89,9 @@ describe("the permission table", () => {
     expect([...PERMISSIONS.keys()].filter(isPublic).sort()).toEqual([...PUBLIC, ...OTHERS].sort());
   });
 
-  it("opens to the holder of a tracking link the order and its history, and nothing else", () => {
+  it("opens to the holder of a tracking link the order, its history and the watching of it, and nothing else", () => {
     const opened = RPCS.filter((rpc) => !isPublic(rpc) && isOpenTo(owners.link, rpc));
-    expect(opened).toEqual(["GetTracking", "GetHistory"].map((name) => `ordertrail.v1.OrderTrackingService/${name}`));
+    expect(opened).toEqual(["GetTracking", "GetHistory", "WatchTracking"].map((name) => `ordertrail.v1.OrderTrackingService/${name}`));
   });
 
   it("is found incomplete when an RPC is missing", () => {
