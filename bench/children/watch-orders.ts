@@ -22,6 +22,8 @@ export type WatchLoad = {
   readonly watchersEach: number;
   /** How many more watch each, and never read. */
   readonly idleEach: number;
+  /** How often each order is changed before the rate begins: with enough of it, who never reads is far behind. */
+  readonly changesBefore: number;
   readonly perSecond: number;
   readonly warmUpMs: number;
   readonly measureMs: number;
@@ -33,6 +35,8 @@ export type WatchFigures = {
   readonly p99Ms: number;
   /** The share of messages that were there first. */
   readonly early: number;
+  /** From the sending of the command to the message. */
+  readonly p99FromSendingMs: number;
 };
 
 const SERVICE = "/ordertrail.v1.OrderTrackingService";
@@ -72,20 +76,32 @@ await serveParent<Knowledge, WatchLoad, WatchFigures>(async ({ address, token, o
   }
 
   async function answer(load: WatchLoad): Promise<WatchFigures> {
-    const { orders, watchersEach, idleEach, perSecond, warmUpMs, measureMs } = load;
+    const { orders, watchersEach, idleEach, changesBefore, perSecond, warmUpMs, measureMs } = load;
     const orderIds = await Promise.all(Array.from({ length: orders }, openOrder));
     await using connections = createConnections(otherAddress, metadata);
     const told: Told[] = [];
-    const begun: Promise<unknown>[] = [];
-    for (const orderId of orderIds) {
-      for (let n = 0; n < watchersEach; n++) begun.push(read(connections.watch(orderId), orderId, told));
-      // "metadata" is the server's first word; "data" is never asked for.
-      for (let n = 0; n < idleEach; n++) begun.push(once(connections.watch(orderId, IDLE_WINDOW), "metadata"));
-    }
-    await Promise.all(begun);
+    // "metadata" is the server's first word; "data" is never asked for.
+    const idle = orderIds.flatMap((orderId) => Array.from({ length: idleEach }, () => connections.watch(orderId, IDLE_WINDOW)));
+    await Promise.all(idle.map((stream) => once(stream, "metadata")));
+    await Promise.all(
+      orderIds.map(async (orderId) => {
+        for (let n = 0; n < changesBefore; n++) await change(orderId, `before-${n}`);
+      }),
+    );
+    await Promise.all(
+      orderIds.flatMap((orderId) => Array.from({ length: watchersEach }, () => read(connections.watch(orderId), orderId, told))),
+    );
     told.length = 0;
 
-    const answered = new Map<string, number>();
+    async function untilTold(messages: number): Promise<void> {
+      const until = performance.now() + SETTLE_MS;
+      while (told.length < messages) {
+        if (performance.now() > until) throw new Error(`of ${messages} messages only ${told.length} have come to those who read`);
+        await pause(10);
+      }
+    }
+
+    const answered = new Map<string, { readonly sent: number; readonly at: number }>();
     const changing: Promise<void>[] = [];
     const from = performance.now();
     const measured = (at: number) => at >= from + warmUpMs && at < from + warmUpMs + measureMs;
@@ -95,24 +111,28 @@ await serveParent<Knowledge, WatchLoad, WatchFigures>(async ({ address, token, o
       for (; sent < (now * perSecond) / 1000; sent++) {
         const orderId = orderIds[sent % orders] ?? "";
         const substitutionId = `s-${sent}`;
-        changing.push(change(orderId, substitutionId).then((version) => void answered.set(`${orderId} ${version}`, performance.now())));
+        const at = performance.now();
+        const call = change(orderId, substitutionId);
+        changing.push(call.then((version) => void answered.set(`${orderId} ${version}`, { sent: at, at: performance.now() })));
       }
       await pause(1);
     }
     await Promise.all(changing);
-    const until = performance.now() + SETTLE_MS;
-    while (told.length < changing.length * watchersEach) {
-      if (performance.now() > until)
-        throw new Error(`of ${changing.length * watchersEach} messages only ${told.length} have come to those who read`);
-      await pause(10);
-    }
-    const lags = told
-      .map(({ orderId, version, at }) => ({ at: answered.get(`${orderId} ${version}`) ?? Number.NaN, lag: at }))
-      .filter(({ at }) => measured(at))
-      .map(({ at, lag }) => lag - at)
-      .toSorted((a, b) => a - b);
-    const percentile = (share: number) => Math.max(0, lags[Math.floor(lags.length * share)] ?? Number.NaN);
-    return { p50Ms: percentile(0.5), p99Ms: percentile(0.99), early: lags.filter((lag) => lag < 0).length / lags.length };
+    await untilTold(changing.length * watchersEach);
+    const times = told.flatMap(({ orderId, version, at }) => {
+      const command = answered.get(`${orderId} ${version}`);
+      return command && measured(command.at) ? [{ lag: at - command.at, whole: at - command.sent }] : [];
+    });
+    const lags = times.map(({ lag }) => Math.max(0, lag));
+    return {
+      p50Ms: percentile(lags, 0.5),
+      p99Ms: percentile(lags, 0.99),
+      early: times.filter(({ lag }) => lag < 0).length / times.length,
+      p99FromSendingMs: percentile(
+        times.map(({ whole }) => whole),
+        0.99,
+      ),
+    };
   }
 
   return { answer, close: async () => caller.close() };
@@ -164,6 +184,10 @@ function createConnections(address: string, metadata: Metadata): Connections {
       for (const client of clients) client.close();
     },
   };
+}
+
+function percentile(values: readonly number[], share: number): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length * share)] ?? Number.NaN;
 }
 
 function encode<Desc extends DescMessage>(desc: Desc, init: MessageInitShape<Desc>): Uint8Array {
