@@ -14,6 +14,8 @@ const CUSTOMER: TestCaller = { role: Role.CUSTOMER, subject: "customer-1" };
 const STORE: TestCaller = { role: Role.STORE, subject: "clerk-1", storeId: "store-1" };
 const DRIVER: TestCaller = { role: Role.DRIVER, subject: "driver-1" };
 const PARTY = { storeId: "store-1", customerId: "customer-1", deliveryProvider: DeliveryProvider.UBER };
+/** No signs of life among what is told, but for the tests that are about them. */
+const STILL = { WATCH_HEARTBEAT_MS: "600000" };
 const QUICK = { WATCH_HEARTBEAT_MS: "200" };
 
 const commands = (app: TestApp) => app.client(OrderTrackingService, "grpc", SERVICE);
@@ -87,7 +89,7 @@ async function live(app: TestApp, orderId: string, steps = LIFE.length): Promise
 // Most of it is waiting.
 describe.concurrent.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
   it("tells the order as it stands, then every change, and ends when the order has", async () => {
-    await using app = await startTestApp();
+    await using app = await startTestApp(STILL);
     await submit(app, "order-1");
     const seen: Seen[] = [];
     const watching = all(watchOrder(app, door, CUSTOMER, { orderId: "order-1" }), seen);
@@ -101,7 +103,7 @@ describe.concurrent.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
   });
 
   it("goes on after a version, with all that came after it", async () => {
-    await using app = await startTestApp();
+    await using app = await startTestApp(STILL);
     await submit(app, "order-1");
     await live(app, "order-1", 5);
     const told = toldBy(door);
@@ -127,7 +129,7 @@ describe.concurrent.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
   });
 
   it("does not tell another's order from none, nor goes on after a version that there is not", async () => {
-    await using app = await startTestApp();
+    await using app = await startTestApp(STILL);
     await commands(app).initTracking({ orderId: "other-1", storeId: "store-2", customerId: "customer-2" });
     await submit(app, "order-1");
     const refusal = async (orderId: string, fromVersion?: number) => {
@@ -181,7 +183,7 @@ describe.concurrent.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
   });
 
   it("ends when the order is the driver's no more, and tells nothing of what is then", async () => {
-    await using app = await startTestApp();
+    await using app = await startTestApp(STILL);
     await submit(app, "order-1");
     await live(app, "order-1", 5);
     const seen: Seen[] = [];
@@ -193,7 +195,7 @@ describe.concurrent.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
   });
 
   it("ends with UNAVAILABLE, and never as if complete, when the server shuts down", async () => {
-    await using app = await startTestApp();
+    await using app = await startTestApp(STILL);
     await submit(app, "order-1");
     const seen: Seen[] = [];
     const end = endOf(watchOrder(app, door, CUSTOMER, { orderId: "order-1" }), seen);
@@ -206,7 +208,7 @@ describe.concurrent.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
 
 describe("WatchTracking", () => {
   it("tells all who watch one order of every version, once and in order", async () => {
-    await using app = await startTestApp();
+    await using app = await startTestApp(STILL);
     await submit(app, "order-1");
     const callers = [CUSTOMER, STORE, SERVICE];
     const watchers = Array.from({ length: 200 }, (_, index) => {
@@ -224,7 +226,7 @@ describe("WatchTracking", () => {
   });
 
   it("shows each caller what GetTracking shows them", async () => {
-    await using app = await startTestApp();
+    await using app = await startTestApp(STILL);
     const recipient = { name: "Ada Example", phone: "+4930123456" };
     await commands(app).initTracking({ orderId: "order-1", ...PARTY, recipient });
     await live(app, "order-1", 5);
@@ -261,7 +263,7 @@ describe("WatchTracking", () => {
   });
 
   it("gives a reader who falls behind the newest, and keeps little for them", async () => {
-    await using app = await startTestApp({ LOG_LEVEL: "error" });
+    await using app = await startTestApp({ ...STILL, LOG_LEVEL: "error" });
     const items = Array.from({ length: 200 }, (_, n) => ({ itemId: `item-${n}`, name: "x".repeat(100), quantity: 1 }));
     await commands(app).initTracking({ orderId: "order-1", ...PARTY, items });
     await live(app, "order-1", 3);
