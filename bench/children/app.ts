@@ -15,15 +15,22 @@ export type Connection = { readonly address: string; readonly token: string };
 export type Held = Connection & { readonly heapMib: number };
 
 /**
- * Ordertrail itself, all roles in this process and everything else as it is by default, its log lines included; they go
- * to a file. Answers where its gRPC port is; and, told to, what its heap holds when nothing is left that could be let go of.
+ * Ordertrail itself, all roles in this process, without NATS unless it is told of one, and everything else as it is by
+ * default, its log lines included; they go to a file. Answers where its gRPC port is; and, told to, what its heap holds when nothing is left that could be let go of.
  */
 await serveParent<
-  { readonly mongodbUrl: string; readonly database: string; readonly folder: string },
+  { readonly mongodbUrl: string; readonly natsUrl?: string; readonly database: string; readonly folder: string },
   "connection" | "heap",
   Connection | Held
->(async ({ mongodbUrl, database, folder }) => {
-  const environment = { MONGODB_URL: mongodbUrl, DATABASE_NAME: database, DATA_DIR: folder, GRPC_PORT: "0", HTTP_PORT: "0" };
+>(async ({ mongodbUrl, natsUrl, database, folder }) => {
+  const environment = {
+    MONGODB_URL: mongodbUrl,
+    NATS_URL: natsUrl,
+    DATABASE_NAME: database,
+    DATA_DIR: folder,
+    GRPC_PORT: "0",
+    HTTP_PORT: "0",
+  };
   const config: AppConfig = { ...loadConfig(environment), mongodbUrl };
   const app = await createApp(config, createLogger(config.logLevel, logTo(join(folder, "ordertrail.log"))));
   const keys = await createDevelopmentKeys(config.dataDir);

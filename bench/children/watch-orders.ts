@@ -56,6 +56,7 @@ await serveParent<Knowledge, WatchLoad, WatchFigures>(async ({ address, token, o
   const caller = createGrpcCaller(address, token);
   const calls = createOrderCalls(caller);
   const identifier = createIdentifiers();
+  let newest = 0n;
   const metadata = new Metadata();
   metadata.set("authorization", `Bearer ${token}`);
 
@@ -72,7 +73,9 @@ await serveParent<Knowledge, WatchLoad, WatchFigures>(async ({ address, token, o
     const substitutions = [{ substitutionId, originalItem: { itemId: "item-1001", name: "Whole milk, 1 l", quantity: 1 } }];
     const request = encode(UpdateSubstitutionsRequestSchema, { orderId, substitutions });
     const response = await caller.call(`${SERVICE}/UpdateSubstitutions`, request);
-    return fromBinary(UpdateSubstitutionsResponseSchema, response).order?.version ?? 0;
+    const { order } = fromBinary(UpdateSubstitutionsResponseSchema, response);
+    if (order && order.position > newest) newest = order.position;
+    return order?.version ?? 0;
   }
 
   async function answer(load: WatchLoad): Promise<WatchFigures> {
@@ -88,6 +91,7 @@ await serveParent<Knowledge, WatchLoad, WatchFigures>(async ({ address, token, o
         for (let n = 0; n < changesBefore; n++) await change(orderId, `before-${n}`);
       }),
     );
+    await calls.untilProjected(newest);
     await Promise.all(
       orderIds.flatMap((orderId) => Array.from({ length: watchersEach }, () => read(connections.watch(orderId), orderId, told))),
     );
