@@ -1,8 +1,12 @@
 import { once } from "node:events";
+import { connect as connectHttp2, constants } from "node:http2";
 import { connect } from "node:net";
+import { text } from "node:stream/consumers";
 import { describe, expect, it } from "vitest";
 import type { WatchTrackingRequest } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
+import { createAuthority, writeIssued } from "../support/certificates.ts";
 import { eventually } from "../support/eventually.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 import { OPERATOR } from "./grpc-calls.ts";
 import { type OpenDoors, openDoors } from "./open-doors.ts";
 
@@ -107,6 +111,25 @@ describe("server-sent events", () => {
     const text = await rest;
     expect(text.slice(text.lastIndexOf("event: "))).toMatch(/^event: error\ndata: \{.*"code":"UNAVAILABLE".*\}\n\n$/);
     await stopped;
+  });
+
+  it("are the same over TLS and HTTP/2, one of many streams of a connection", async () => {
+    await using folder = await temporaryFolder();
+    const authority = await createAuthority();
+    const files = await writeIssued(folder.path, "server", await authority.issue({ name: "localhost" }));
+    await using doors = await openDoors({ tls: { ...files, clientCaFile: undefined, clientCert: "optional" } });
+    const session = connectHttp2(doors.http.url, { ca: authority.cert, servername: "localhost" });
+    const path = (orderId: string) => `/orders/tracking/${orderId}/events`;
+    const texts = await Promise.all(
+      Array.from({ length: 20 }, (_, n) => text(session.request({ ":path": path(`order-${n}`), authorization: OPERATOR }))),
+    );
+    for (const told of texts) expect(told.match(/^id: \d+$/gm)).toEqual(["id: 2", "id: 3", "id: 4"]);
+    const endless = session.request({ ":path": path("endless"), authorization: OPERATOR });
+    await once(endless, "data");
+    // As browsers say it.
+    endless.close(constants.NGHTTP2_CANCEL);
+    await eventually(() => expect(doors.logged.some(({ code }) => code === "CANCELLED")).toBe(true));
+    session.destroy();
   });
 
   it("wait for a reader who takes nothing, and are given up in the end", async () => {
