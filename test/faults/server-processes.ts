@@ -24,7 +24,7 @@ export async function startServerProcesses(count: number, environment: NodeJS.Pr
 
   async function start(): Promise<Running> {
     const env = { ...environment, GRPC_PORT: "0", HTTP_PORT: "0" };
-    const child = spawn(process.execPath, [SCRIPT], { env, stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(process.execPath, [SCRIPT], { env, stdio: ["pipe", "pipe", "inherit"] });
     const ended = once(child, "close");
     const lines = createInterface({ input: child.stdout as NonNullable<ChildProcess["stdout"]> });
     const line = await Promise.race([once(lines, "line"), ended.then(() => undefined)]);

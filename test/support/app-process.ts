@@ -9,4 +9,6 @@ const app = await createApp({ ...config, mongodbUrl: config.mongodbUrl }, create
 process.once("SIGTERM", () => {
   void app.stop().then(() => process.exit(0));
 });
+// Whoever started it is gone.
+process.stdin.resume().once("end", () => process.exit(1));
 process.stdout.write(`${JSON.stringify(app.addresses)}\n`);
