@@ -276,6 +276,7 @@ describe("WatchTracking", () => {
       for await (const one of watchOrder(app, "connect", CUSTOMER, { orderId: "order-1" }, leave.signal))
         if (isChange(one)) quick.push(one.version);
     })();
+    await eventually(() => expect(quick).toEqual([4]));
     const versions = 150;
     for (let n = 0; n < versions; n++)
       await commands(app).updateSubstitutions({
