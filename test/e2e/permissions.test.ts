@@ -7,12 +7,13 @@ import { createRestRoutes } from "../../src/doors/rest-routes.ts";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
+import { DeliveryService } from "../../src/gen/ordertrail/v1/delivery_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { type Bearer, startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
 
-const SERVICES = [OrderTrackingService, OperationsService, AuditService, AuthService];
+const SERVICES = [OrderTrackingService, OperationsService, AuditService, AuthService, DeliveryService];
 const METHODS = new Map<string, DescMethod>(
   SERVICES.flatMap(({ typeName, methods }) => methods.map((method) => [`${typeName}/${method.name}`, method] as const)),
 );
@@ -86,6 +87,10 @@ const CALLED: Readonly<Record<string, Called>> = {
   "AuditService/ExplainOrder": { order: true, request: {}, roles: "SERVICE AUDITOR OPERATOR" },
   "AuditService/EraseCustomer": { request: { customerId: "customer-9" }, roles: "SERVICE OPERATOR" },
   "AuditService/ExportCustomerData": { request: { customerId: "customer-1" }, roles: "SERVICE CUSTOMER OPERATOR" },
+  "DeliveryService/QuoteDelivery": { order: true, request: {}, roles: "SERVICE STORE OPERATOR" },
+  "DeliveryService/RequestDelivery": { order: true, request: {}, roles: "SERVICE STORE OPERATOR" },
+  "DeliveryService/GetDelivery": { order: true, request: {}, roles: "SERVICE STORE PARTNER AUDITOR OPERATOR" },
+  "DeliveryService/CancelDelivery": { order: true, request: {}, roles: "SERVICE STORE OPERATOR" },
   "AuthService/IssueToken": { request: { clientId: "nobody", clientSecret: "wrong" }, roles: "public" },
   "AuthService/RefreshToken": { request: { refreshToken: "wrong" }, roles: "public" },
   "AuthService/RevokeToken": { request: { token: "wrong" }, roles: "public" },

@@ -9,6 +9,7 @@ export const COUNTS = {
   treeKills: fromEnvironment("FAULTS_TREE_KILLS", 3),
   watchRestarts: fromEnvironment("FAULTS_WATCH_RESTARTS", 3),
   privacyKills: fromEnvironment("FAULTS_PRIVACY_KILLS", 4),
+  courierKills: fromEnvironment("FAULTS_COURIER_KILLS", 2),
   malformedRequests: fromEnvironment("FAULTS_MALFORMED_REQUESTS", 1500),
   stepDowns: fromEnvironment("FAULTS_STEP_DOWNS", 1),
   primaryKills: fromEnvironment("FAULTS_PRIMARY_KILLS", 1),

@@ -7,7 +7,7 @@ import { inject } from "vitest";
 import { roleName } from "../../src/access/claims.ts";
 import { issueDevelopmentToken } from "../../src/access/development-token.ts";
 import { createDevelopmentKeys } from "../../src/access/keys.ts";
-import { createApp } from "../../src/app.ts";
+import { type AppOptions, createApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
 import type { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { createLogger } from "../../src/logger.ts";
@@ -53,7 +53,7 @@ export type TestApp = AsyncDisposable & {
 export type RestBody = any;
 
 /** Starts the application, by a clock of the test's own if one is given; it is stopped, and its database dropped, at the end of the `await using` block. */
-export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: () => Date): Promise<TestApp> {
+export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: () => Date, options: AppOptions = {}): Promise<TestApp> {
   await using parts = new AsyncDisposableStack();
   const folder = parts.use(await temporaryFolder());
   const databaseName = `test_${randomUUID().replaceAll("-", "")}`;
@@ -73,7 +73,7 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: 
   });
   const keys = await createDevelopmentKeys(config.dataDir);
   const log: string[] = [];
-  const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }), clock);
+  const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }), clock, options);
   parts.defer(() => app.stop());
 
   const token = (caller: TestCaller) =>
