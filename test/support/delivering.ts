@@ -1,16 +1,15 @@
-import { create } from "@bufbuild/protobuf";
-import { inject } from "vitest";
-import { decideStore, evolveStore, storeStream } from "../../src/domain/store.ts";
-import { StoreProfileSchema } from "../../src/gen/ordertrail/events/v1/store_events_pb.js";
-import { DeliveryProvider, Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
-import { createTransactor } from "../../src/log/transact.ts";
-import { createUnchangedCommands } from "../../src/log/unchanged-commands.ts";
+import { DeliveryProvider, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { startTestApp, type TestApp, type TestCaller } from "./app.ts";
-import { type LogAccess, openLog } from "./open-log.ts";
 import { courierOf, type SignedWebhook, startProvider, type TestProvider } from "./provider.ts";
 
 export const CHECKOUT: TestCaller = { role: Role.SERVICE, subject: "checkout" };
 export const CLERK: TestCaller = { role: Role.STORE, subject: "clerk-1", storeId: "store-1" };
+
+const OPERATOR: TestCaller = { role: Role.OPERATOR, subject: "operator-1" };
+const STORE = {
+  ...{ name: "Market", phone: "+4930654321", time_zone: "Europe/Berlin" },
+  address: { lines: ["Marktplatz 1"], city: "Berlin", postal_code: "10117", country: "DE", latitude: 52.5, longitude: 13.4 },
+};
 
 /** The application with two providers, a store that couriers find, and ways to what a test needs. */
 export type Delivering = AsyncDisposable & {
@@ -37,7 +36,8 @@ export async function startDelivering(environment: NodeJS.ProcessEnv = {}, clock
   const doordash = parts.use(await startProvider("doordash"));
   const couriers = [courierOf(DeliveryProvider.UBER, uber.url), courierOf(DeliveryProvider.DOORDASH, doordash.url)];
   const app = parts.use(await startTestApp({ DELIVERY_ANSWER_MS: "700", ...environment }, clock, { couriers }));
-  await putStore(app.databaseName, "store-1");
+  const put = await app.rest(OPERATOR, "PUT", "/stores/store-1", STORE);
+  if (put.status !== 200) throw new Error(JSON.stringify(put.body));
   const running = parts.move();
   return {
     ...{ app, uber, doordash },
@@ -67,26 +67,4 @@ export async function initOrder(app: Pick<TestApp, "rest">, orderId: string, mor
     ...more,
   });
   if (status !== 200) throw new Error(JSON.stringify(body));
-}
-
-/** Records a store that couriers find. */
-export async function putStore(databaseName: string, storeId: string): Promise<void> {
-  await using log: LogAccess = openLog(inject("mongodbUrl"), databaseName);
-  const now = () => new Date();
-  const stores = createTransactor(
-    { streamOf: storeStream, evolve: evolveStore },
-    log.appender,
-    log.reader,
-    createUnchangedCommands(log.db, now),
-    {
-      cachedStreams: 1,
-      now,
-    },
-  );
-  const address = { lines: ["Marktplatz 1"], city: "Berlin", postalCode: "10117", country: "DE", latitude: 52.5, longitude: 13.4 };
-  const profile = create(StoreProfileSchema, { storeId, name: "Market", phone: "+4930654321", address });
-  await stores.transact(storeId, {
-    ...{ method: "test", requestId: "", correlationId: "test", door: Door.INTERNAL, actor: { role: Role.OPERATOR, subject: "test" } },
-    decide: (state) => decideStore(state, profile),
-  });
 }
