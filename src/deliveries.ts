@@ -24,7 +24,7 @@ import { createCourierFollowUp } from "./workers/courier-follow-up.ts";
 export type Deliveries = AsyncDisposable & {
   readonly service: ServedService;
   readonly webhooks: WebhooksOptions;
-  /** Begins to follow up what nobody else has finished. */
+  /** Begins to follow up what nobody else has finished, where there are providers. */
   followUp(): void;
 };
 
@@ -68,7 +68,9 @@ export async function createDeliveries(parts: {
   return {
     service: served(DeliveryService, createDeliveryService({ orders, reader, desk, requests, locations, keys, now, patienceMs })),
     webhooks: { couriers: desk.couriers, take: desk.take, seen },
-    followUp: following.start,
+    followUp() {
+      if (couriers.length > 0) following.start();
+    },
     async [Symbol.asyncDispose]() {
       await following.stop();
       await desk.stop();

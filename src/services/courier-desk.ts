@@ -7,7 +7,7 @@ import { Refusal, Unavailable } from "../domain/refusal.ts";
 import { DeliveryProvider, Door, OrderStatus, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { Snapshot, Transactor } from "../log/transact.ts";
 import type { CourierJobs } from "../projections/courier-jobs.ts";
-import { type CourierReports, type Occasion, partnerOf } from "./courier-reports.ts";
+import { type CourierReports, isCurrent, type Occasion, partnerOf } from "./courier-reports.ts";
 import type { DeliveryRequests } from "./delivery-request.ts";
 
 /** Deals with the providers: sends them what the log says is to be requested or called off, and records what they answer. */
@@ -93,8 +93,9 @@ export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
     const { provider, attempt } = job;
     logger.info({ order_id: orderId, provider: DeliveryProvider[provider], attempt, reason }, "a provider does not deliver");
     const actor = byProvider ? partnerOf(provider) : SYSTEM;
+    // Its webhook may have come meanwhile, and told that it does.
     return await reports.record(
-      { orderId, provider, attempt },
+      { orderId, provider, attempt, unanswered: true },
       { type: "DeclineDelivery", attempt, reason: reason === "" ? "refused" : reason, failOver },
       actor,
       occasion,
@@ -138,7 +139,19 @@ export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
       }
       await reports.apply({ orderId, provider, attempt, delivery, asked: true }, occasion);
       const after = await read(orderId);
+      if (!isCurrent(after.state, provider, attempt)) await leaveNone(orderId, provider, delivery, signal);
       if (after.state.job?.attempt === attempt && after.state.job.status === "REQUESTED") return after;
+    }
+  }
+
+  /** A delivery that was made for a request which others had given up meanwhile is nobody's. */
+  async function leaveNone(orderId: string, provider: DeliveryProvider, { providerDeliveryId }: Delivery, signal: AbortSignal) {
+    const about = { order_id: orderId, provider: DeliveryProvider[provider], provider_delivery_id: providerDeliveryId };
+    try {
+      await ask(signal, (limit) => courierOf(provider).cancel(providerDeliveryId, limit));
+      logger.info(about, "a delivery was made for a request that had been given up; it is called off");
+    } catch (error) {
+      logger.error({ ...about, err: error }, "a delivery was made for a request that had been given up, and cannot be called off");
     }
   }
 

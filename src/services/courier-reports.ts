@@ -42,9 +42,9 @@ export type CourierReports = {
    * What the table of moves refuses is logged and left. Answers the order after it.
    */
   apply(told: Told, occasion: Occasion): Promise<Snapshot<OrderState> | undefined>;
-  /** Carries out a command about a request, if it is the order's current one with that provider. */
+  /** Carries out a command about a request, if it is the order's current one with that provider; with `unanswered`, only while it has no answer. */
   record(
-    about: Pick<Told, "orderId" | "provider" | "attempt">,
+    about: Pick<Told, "orderId" | "provider" | "attempt"> & { readonly unanswered?: true },
     command: OrderCommand,
     actor: Actor,
     occasion: Occasion,
@@ -94,10 +94,18 @@ export function createCourierReports({
   readonly now: () => Date;
   readonly logger: Logger;
 }): CourierReports {
-  const record: CourierReports["record"] = async ({ orderId, provider, attempt }, command, actor, { method, door, correlationId }) =>
+  const record: CourierReports["record"] = async (
+    { orderId, provider, attempt, unanswered },
+    command,
+    actor,
+    { method, door, correlationId },
+  ) =>
     await orders.transact(orderId, {
       ...{ method, door, correlationId, actor, requestId: "" },
-      decide: (state) => (state && isCurrent(state, provider, attempt) ? decide(state, command, actor) : []),
+      decide: (state) => {
+        const isMeant = state && isCurrent(state, provider, attempt) && !(unanswered && state.job?.status !== "REQUESTED");
+        return isMeant ? decide(state, command, actor) : [];
+      },
     });
 
   /** The commands, one after the other, each made of the state before it. */
@@ -172,6 +180,7 @@ export function createCourierReports({
   return { apply, record };
 }
 
-function isCurrent({ job }: OrderState, provider: DeliveryProvider, attempt: number): boolean {
+/** Whether a request is the order's current one, and has not been given up. */
+export function isCurrent({ job }: OrderState, provider: DeliveryProvider, attempt: number): boolean {
   return job?.provider === provider && job.attempt === attempt && job.status !== "DECLINED" && job.status !== "CALLED_OFF";
 }

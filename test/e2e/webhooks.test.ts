@@ -108,4 +108,16 @@ describe("a webhook", () => {
     expect(await test.webhook("doordash", truly)).toBe(200);
     expect(await status(test)).toBe("DELIVERED");
   });
+
+  it("that is faster than the provider's answer is taken for it", async () => {
+    await using test = await startDelivering();
+    await test.order("o-1");
+    test.uber.fail("create", "lose", 1);
+    const body = { policy: "PREFERENCE", preferred_providers: ["UBER", "DOORDASH"] };
+    const requesting = test.app.rest(CLERK, "POST", "/orders/tracking/o-1/delivery", body);
+    await eventually(() => expect(test.uber.deliveries.size).toBe(1));
+    expect(await test.webhook("uber", test.uber.move("o-1/1", "ASSIGNED", { courier: kim }))).toBe(200);
+    expect((await requesting).body.order).toMatchObject({ current_status: "DRIVER_ASSIGNED", delivery: { state: "ACCEPTED", attempt: 1 } });
+    expect(test.doordash.deliveries.size).toBe(0);
+  });
 });
