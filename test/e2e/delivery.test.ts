@@ -184,6 +184,17 @@ describe("a request for a courier", () => {
     expect(test.uber.deliveries.size).toBe(1);
   });
 
+  it("is given up when the only provider stays down", async () => {
+    await using test = await startDelivering({ DELIVERY_GIVE_UP_SECONDS: "0" });
+    await test.order("o-1");
+    test.uber.fail("create", { answer: 503, code: "service_unavailable" });
+    await request(test, "o-1", { delivery_provider: "UBER" });
+    expect(await seen(test, "o-1")).toMatchObject({ state: "DECLINED", reason: "service_unavailable", attempt: 1 });
+    test.uber.heal();
+    await request(test, "o-1", { delivery_provider: "UBER" });
+    expect(await seen(test, "o-1")).toMatchObject({ state: "ACCEPTED", attempt: 2 });
+  });
+
   it("is cancelled with the provider first, which may refuse", async () => {
     await using test = await startDelivering();
     const cancel = (orderId: string, body: object = {}) =>
