@@ -17,6 +17,7 @@ import { rebuild } from "./rebuild.ts";
 import { relay } from "./relay.ts";
 import { formatPage, formatTable, readCircumstances, withSummary } from "./results.ts";
 import { rpc } from "./rpc.ts";
+import { watch } from "./watch.ts";
 
 /** All that is measured, in the order of the table. */
 const MEASURES: readonly Measure[] = [
@@ -26,6 +27,7 @@ const MEASURES: readonly Measure[] = [
   relay,
   rpc,
   access,
+  watch,
   readLog,
   rebuild,
   appendAtSize,

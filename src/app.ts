@@ -26,6 +26,8 @@ import { createTileStore } from "./audit/tile-store.ts";
 import { AUDIT_TREE, createTreeKeeper } from "./audit/tree-keeper.ts";
 import { readTreeState } from "./audit/tree-state.ts";
 import type { AppConfig } from "./config.ts";
+import type { Courier } from "./couriers/courier.ts";
+import { createDeliveries } from "./deliveries.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { evolvePerson, personStream } from "./domain/person.ts";
 import { Unavailable } from "./domain/refusal.ts";
@@ -43,6 +45,7 @@ import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js"
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createNews } from "./live/news.ts";
 import { startRelay } from "./live/relay.ts";
+import { createLogWatch } from "./live/watch.ts";
 import { createAdvisoryWriter } from "./log/advisory-writer.ts";
 import { createAppender } from "./log/appender.ts";
 import { ensureLogIndexes } from "./log/indexes.ts";
@@ -82,6 +85,12 @@ export type App = {
   stop(): Promise<void>;
 };
 
+/** What an application may be given beside its configuration. */
+export type AppOptions = {
+  /** The delivery providers. */
+  readonly couriers?: readonly Courier[];
+};
+
 const MAX_RESPONSE_BYTES = 32 * 1024 * 1024;
 const PATIENCE_MS = 8000;
 const LEASE_MS = 5000;
@@ -102,7 +111,12 @@ const RETENTION_MS = 3_600_000;
  * Builds everything, top to bottom, and starts the roles that the configuration names. Throws when the database cannot be
  * reached. By `clock` goes all that depends on the time of day, such as deadlines.
  */
-export async function createApp(config: AppConfig, logger: Logger, clock = () => new Date()): Promise<App> {
+export async function createApp(
+  config: AppConfig,
+  logger: Logger,
+  clock = () => new Date(),
+  { couriers = [] }: AppOptions = {},
+): Promise<App> {
   const now = clock;
   const stopping = new AbortController();
   // What is made is let go of in the opposite order, also when something further down cannot be had.
@@ -243,12 +257,22 @@ export async function createApp(config: AppConfig, logger: Logger, clock = () =>
     yield* rotateKeys(db, wrapper, signal);
   }
 
+  const watch = createLogWatch({ reader, heartbeatMs: config.watchHeartbeatMs, stopping: stopping.signal, logger });
+  parts.defer(() => watch.stop());
+
   const trackings = createOrderTrackings(db);
   const tracking = createOrderTrackingService({
-    ...{ orders, reader, trackings, locations, projector, keys, now },
+    ...{ orders, reader, trackings, locations, projector, watch, keys, now },
     deadlinesOf: createOrderLimits(stores, config.deadlines),
   });
+  const deliveries = parts.use(
+    await createDeliveries({
+      ...{ db, couriers, orders, stores, reader, keys, locations, now, logger, ...config },
+      takePoint: ({ orderId, ...point }) => locations.record(orderId, point),
+    }),
+  );
   const services = [
+    deliveries.service,
     served(OrderTrackingService, tracking),
     served(
       AuditService,
@@ -337,12 +361,16 @@ export async function createApp(config: AppConfig, logger: Logger, clock = () =>
     port: config.httpPort,
     tls: httpTls,
     corsOrigins,
-    ...(config.roles.has("api") && { audit: { log: audit, isPublic: config.auditPublic, authorize: dispatcher.authorize } }),
+    ...(config.roles.has("api") && {
+      audit: { log: audit, isPublic: config.auditPublic, authorize: dispatcher.authorize },
+      webhooks: deliveries.webhooks,
+    }),
     jwks,
     jwksMaxAgeSeconds: KEYS_MAX_AGE_SECONDS,
   });
   parts.defer(() => http.stop());
 
+  if (config.roles.has("couriers")) deliveries.followUp();
   if (config.roles.has("projector")) {
     projector.start();
     keeper.start();

@@ -9,7 +9,7 @@ import type { DefaultLimits } from "./services/order-limits.ts";
 import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
 /** What a process may do; every one may run any number of times. */
-export type ProcessRole = "api" | "projector" | "relay" | "timers";
+export type ProcessRole = "api" | "projector" | "relay" | "timers" | "couriers";
 
 /** One environment variable, for those who set it. */
 export type Variable = {
@@ -134,10 +134,11 @@ const SETTINGS = {
   roles: defaulted({
     name: "ROLES",
     description:
-      "What this process does: `api` answers calls, `projector` keeps the read models, `relay` mirrors the log into NATS, `timers` acts on deadlines.",
-    default: "api,projector,relay,timers",
+      "What this process does: `api` answers calls, `projector` keeps the read models, `relay` mirrors the log into NATS, `timers` acts on deadlines, `couriers` follows up deliveries.",
+    default: "api,projector,relay,timers,couriers",
     example: "api,projector",
-    parse: (text): ReadonlySet<ProcessRole> => new Set(list(text).map((role) => oneOf(["api", "projector", "relay", "timers"], role))),
+    parse: (text): ReadonlySet<ProcessRole> =>
+      new Set(list(text).map((role) => oneOf(["api", "projector", "relay", "timers", "couriers"], role))),
   }),
   acknowledgmentSeconds: defaulted({
     name: "DEADLINE_ACKNOWLEDGMENT_SECONDS",
@@ -474,6 +475,28 @@ const SETTINGS = {
     example: "1000",
     parse: wholeNumber(1, 1_000_000),
   }),
+  deliveryAnswerMs: defaulted({
+    name: "DELIVERY_ANSWER_MS",
+    description: "How long a delivery provider may take to answer before the next one is asked, in milliseconds.",
+    default: "4000",
+    example: "4000",
+    parse: wholeNumber(10, 60_000),
+  }),
+  deliveryGiveUpSeconds: defaulted({
+    name: "DELIVERY_GIVE_UP_SECONDS",
+    description: "For how long a courier is requested again and again of the only provider, while that is down, in seconds.",
+    default: "600",
+    example: "600",
+    parse: wholeNumber(0, 86_400),
+  }),
+  deliveryQuietSeconds: defaulted({
+    name: "DELIVERY_QUIET_SECONDS",
+    description:
+      "For how long nothing may be heard of a delivery before its provider is asked, and how often it is asked then, in seconds.",
+    default: "180",
+    example: "180",
+    parse: wholeNumber(1, 86_400),
+  }),
   defaultDeadlineMs: defaulted({
     name: "DEFAULT_DEADLINE_MS",
     description: "How long a call may take whose caller sets no deadline, in milliseconds.",
@@ -487,6 +510,13 @@ const SETTINGS = {
     default: "60000",
     example: "60000",
     parse: wholeNumber(1, 600_000),
+  }),
+  watchHeartbeatMs: defaulted({
+    name: "WATCH_HEARTBEAT_MS",
+    description: "How often whoever watches an order gets a sign of life, and their token is looked at again, in milliseconds.",
+    default: "15000",
+    example: "15000",
+    parse: wholeNumber(100, 600_000),
   }),
   appendQueueEntries: defaulted({
     name: "APPEND_QUEUE_ENTRIES",

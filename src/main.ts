@@ -12,6 +12,7 @@ import { registerStart } from "./cli/start.ts";
 import { registerStatus } from "./cli/status.ts";
 import { registerToken } from "./cli/token.ts";
 import { registerTokenKeys } from "./cli/token-keys.ts";
+import { registerWatch } from "./cli/watch.ts";
 import { ConfigError } from "./config.ts";
 
 // A start spends a third less time on loading code that an earlier one has compiled.
@@ -33,6 +34,7 @@ for (const register of [
   registerClients,
   registerTokenKeys,
   registerDemo,
+  registerWatch,
   registerProjections,
   registerPrivacy,
   registerKeys,

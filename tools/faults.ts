@@ -13,6 +13,8 @@ const COUNTS = [
   ["projector-kills", "how often a projector is killed", "20"],
   ["tree-kills", "how often the keeper of the log's tree is killed", "20"],
   ["privacy-kills", "how often an erasure, and a rotation of keys, is killed", "20"],
+  ["watch-restarts", "how often a server process is restarted while orders are watched", "20"],
+  ["courier-kills", "how often a process is killed while it requests a courier", "20"],
   ["malformed-requests", "how many malformed requests a running instance gets", "100000"],
 ] as const;
 

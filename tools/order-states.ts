@@ -35,6 +35,14 @@ those to which the caller's role may move the order now, and the RPC that does w
   \`CourierReportRecorded\` – once for each status – and moves nothing. That the goods were handed over after all, from
   RETURNING, is no such report: it is refused, and needs a new assignment.
 
+**Couriers of providers** ([deliveries.md](deliveries.md)) are a track of their own beside the order's status.
+- An order has one request for a courier at a time, each with a number. What is said of another than the current one
+  records nothing, except that one which was left unanswered is called off.
+- When a request that has alternatives is declined, the next one follows in the same entry, as \`inferred\`; not after
+  the goods were picked up or the order has ended.
+- A request that is declined or called off takes the driver whom it sent along: \`DriverUnassigned\`, as \`inferred\`, if they were
+  assigned. It cannot be once that driver has the goods.
+
 **Drivers.**
 - A driver may be booked before the order is READY_FOR_PICKUP. When it becomes so, the \`DriverAssigned\` follows in the
   same entry, as \`inferred\`. The actor who reported it ready may say so again: without a new
@@ -70,7 +78,7 @@ function diagram(): string {
 function table(): string {
   const rows = MOVES.map((move) => [
     move.name,
-    move.commands.map(rpcOf).join(", "),
+    move.commands.map(rpcOf).join(", ") || "–",
     move.from.map(statusName).join(", ") || "–",
     move.to === undefined ? "as before" : statusName(move.to),
     move.roles.map((role) => Role[role]).join(", "),

@@ -20,7 +20,7 @@ const { SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK } = R
 const PUBLIC: Permission = { roles: "public", reach: "all" };
 
 /**
- * Every RPC by its full name, its REST paths included, and every other HTTP path by "GET <path>". Which moves of an order a role may make by an RPC that it may call is for the domain's
+ * Every RPC by its full name, its REST paths included, and every other HTTP path by "GET <path>" or "POST <path>". Which moves of an order a role may make by an RPC that it may call is for the domain's
  * state table to say.
  */
 export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
@@ -46,6 +46,10 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.OrderTrackingService/UpdateLocation": { roles: [SERVICE, DRIVER, PARTNER, OPERATOR], reach: "own order" },
     "ordertrail.v1.OrderTrackingService/MarkDelivered": { roles: [SERVICE, DRIVER, PARTNER, OPERATOR], reach: "own order" },
     "ordertrail.v1.OrderTrackingService/CancelOrder": { roles: [SERVICE, CUSTOMER, STORE, OPERATOR], reach: "own order" },
+    "ordertrail.v1.OrderTrackingService/WatchTracking": {
+      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK],
+      reach: "own order",
+    },
     "ordertrail.v1.OperationsService/ListProjections": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/RebuildProjection": { roles: [OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/VerifyProjection": { roles: [AUDITOR, OPERATOR], reach: "all" },
@@ -69,6 +73,13 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "ordertrail.v1.AuthService/RevokeAccess": { roles: [OPERATOR], reach: "all" },
     "ordertrail.v1.AuthService/CreateTrackingLink": { roles: [SERVICE, CUSTOMER, STORE, OPERATOR], reach: "own order" },
     "ordertrail.v1.AuthService/RevokeTrackingLink": { roles: [SERVICE, CUSTOMER, STORE, OPERATOR], reach: "own order" },
+    "ordertrail.v1.DeliveryService/QuoteDelivery": { roles: [SERVICE, STORE, OPERATOR], reach: "own order" },
+    "ordertrail.v1.DeliveryService/RequestDelivery": { roles: [SERVICE, STORE, OPERATOR], reach: "own order" },
+    "ordertrail.v1.DeliveryService/GetDelivery": { roles: [SERVICE, STORE, PARTNER, AUDITOR, OPERATOR], reach: "own order" },
+    "ordertrail.v1.DeliveryService/CancelDelivery": { roles: [SERVICE, STORE, OPERATOR], reach: "own order" },
+    // Providers show no token: their signature or credential makes them who they are.
+    "POST /webhooks/uber": { roles: [PARTNER], reach: "own order" },
+    "POST /webhooks/doordash": { roles: [PARTNER], reach: "own order" },
     "grpc.health.v1.Health/Check": PUBLIC,
     "grpc.health.v1.Health/List": PUBLIC,
     "grpc.health.v1.Health/Watch": PUBLIC,

@@ -111,7 +111,7 @@ export type Webhook = { readonly headers: ReadonlyMap<string, string>; readonly 
 export type Courier = {
   readonly provider: DeliveryProvider;
   quote(request: DeliveryRequest, signal: AbortSignal): Promise<Quote>;
-  /** Asked a second time with the same order and attempt, answers the delivery that exists. */
+  /** Asked a second time with the same order and attempt, answers the delivery that exists. An empty `quoteId`: without a quote. */
   create(request: DeliveryRequest, quoteId: string, signal: AbortSignal): Promise<Delivery>;
   get(providerDeliveryId: string, signal: AbortSignal): Promise<Delivery>;
   /** Calls a delivery off. One that is called off already is no error. */

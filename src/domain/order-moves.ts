@@ -62,6 +62,26 @@ const WAITING: readonly OrderStatus[] = [
 ];
 const DISPATCHERS: readonly Role[] = [Role.PARTNER, Role.STORE, Role.SERVICE, Role.OPERATOR];
 
+const BEFORE_PICKUP: readonly OrderStatus[] = [
+  OrderStatus.SUBMITTED,
+  OrderStatus.STORE_NOTIFIED,
+  OrderStatus.STORE_ACKNOWLEDGED,
+  OrderStatus.PICKING_IN_PROGRESS,
+  OrderStatus.SUBSTITUTIONS_NEEDED,
+  OrderStatus.READY_FOR_PICKUP,
+  OrderStatus.DRIVER_ASSIGNED,
+];
+
+/** Everywhere that an order can stand: what a provider has done is a fact, however far the order has come. */
+const ANYWHERE: readonly OrderStatus[] = [
+  ...BEFORE_PICKUP,
+  OrderStatus.DRIVER_PICKUP_COMPLETE,
+  OrderStatus.IN_TRANSIT,
+  OrderStatus.DELIVERED,
+  OrderStatus.CANCELLED,
+  OrderStatus.RETURNING,
+];
+
 /** Everything that can be done with an order. The guard, the tests and docs/order-states.md read this table and nothing else. */
 export const MOVES: readonly Move[] = [
   {
@@ -207,6 +227,34 @@ export const MOVES: readonly Move[] = [
   LATE_NAMING,
   LATE_ASSIGNMENT,
   LATE_REPORT,
+  {
+    name: "request a courier",
+    commands: ["RequestDelivery"],
+    from: [...BEFORE_PICKUP, OrderStatus.RETURNING],
+    roles: [Role.STORE, Role.SERVICE, Role.OPERATOR],
+    event: "deliveryRequested",
+  },
+  {
+    name: "take the delivery on",
+    commands: ["AcceptDelivery"],
+    from: ANYWHERE,
+    roles: [Role.PARTNER],
+    event: "deliveryAccepted",
+  },
+  {
+    name: "decline the delivery",
+    commands: ["DeclineDelivery"],
+    from: ANYWHERE,
+    roles: [Role.PARTNER, Role.SYSTEM],
+    event: "deliveryDeclined",
+  },
+  {
+    name: "call the courier off",
+    commands: ["CallOffDelivery"],
+    from: ANYWHERE,
+    roles: [Role.STORE, Role.SERVICE, Role.PARTNER, Role.OPERATOR, Role.SYSTEM],
+    event: "deliveryCalledOff",
+  },
   {
     name: "cancel the order",
     commands: ["CancelOrder", "UpdateStatus"],

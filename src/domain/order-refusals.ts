@@ -17,9 +17,19 @@ export function mayNot(role: Role, move: Move, from: OrderStatus, allowed: reado
   );
 }
 
-/** The RPC by which a command comes in. */
+/** The RPC by which a command comes in; empty for what only providers' answers bring about. */
 export function rpcOf(command: OrderCommand["type"]): string {
-  return command === "ProposeSubstitutions" ? "UpdateSubstitutions" : command;
+  switch (command) {
+    case "ProposeSubstitutions":
+      return "UpdateSubstitutions";
+    case "CallOffDelivery":
+      return "CancelDelivery";
+    case "AcceptDelivery":
+    case "DeclineDelivery":
+      return "";
+    default:
+      return command;
+  }
 }
 
 /** The table has no such move from here. `allowed` are the statuses to which this role may move the order now; `instead` does what was asked. */

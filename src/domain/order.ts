@@ -12,6 +12,7 @@ import {
 } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { Actor } from "./caller.ts";
 import { checkDeadline, type Waiting, waitingAfter } from "./order-deadlines.ts";
+import { type CourierJob, type DeliveryCommand, decideDelivery, deliveryChanges } from "./order-delivery.ts";
 import { assign } from "./order-driver.ts";
 import { happened } from "./order-event.ts";
 import { statusAfter } from "./order-moves.ts";
@@ -35,6 +36,8 @@ export type OrderState = {
   /** The driver, booked or assigned. Stays known while the goods come back. */
   readonly driver?: Driver | undefined;
   readonly delivery?: DeliveryJob | undefined;
+  /** The newest request for a courier. */
+  readonly job?: CourierJob | undefined;
   readonly eta?: Date | undefined;
   readonly readyAt?: Date | undefined;
   /** Every proposal ever made, oldest first. */
@@ -105,7 +108,8 @@ export type OrderCommand =
   | AssignDriver
   | MarkDelivered
   | CancelOrder
-  | CheckDeadline;
+  | CheckDeadline
+  | DeliveryCommand;
 
 /** Begins to track an order. */
 export type InitTracking = {
@@ -222,6 +226,11 @@ function change(state: OrderState, command: Exclude<OrderCommand, InitTracking>,
       return changeStatus(state, command, OrderStatus.CANCELLED, actor);
     case "CheckDeadline":
       return checkDeadline(state, command, actor);
+    case "RequestDelivery":
+    case "AcceptDelivery":
+    case "DeclineDelivery":
+    case "CallOffDelivery":
+      return decideDelivery(state, command, actor);
   }
 }
 
@@ -288,7 +297,8 @@ function untracked(context: EventContext): OrderState {
 }
 
 /** What an event changes beside the status. */
-function changes(before: OrderState, kind: Event["kind"], { actor, recordedAt }: EventContext): Partial<OrderState> {
+function changes(before: OrderState, kind: Event["kind"], context: EventContext): Partial<OrderState> {
+  const { actor, recordedAt } = context;
   switch (kind.case) {
     case "orderSubmitted": {
       const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata, substitutionPolicy, deadlines } = kind.value;
@@ -336,9 +346,17 @@ function changes(before: OrderState, kind: Event["kind"], { actor, recordedAt }:
     }
     case "driverUnassigned":
       return { driver: undefined, delivery: undefined, eta: undefined };
+    case "deliveryRequested":
+    case "deliveryAccepted":
+    case "deliveryDeclined":
+    case "deliveryCalledOff":
+      return deliveryChanges(before, kind, context);
+    case "deliveryFailed":
+      return deliveryChanges(before, kind, context);
     case "orderDelivered": {
       const { deliveredAt, proof } = kind.value;
-      return { proof: { deliveredAt: deliveredAt ? timestampDate(deliveredAt) : recordedAt, details: proof } };
+      const ended = deliveryChanges(before, kind, context);
+      return { ...ended, proof: { deliveredAt: deliveredAt ? timestampDate(deliveredAt) : recordedAt, details: proof } };
     }
     case "orderCancelled":
       return { cancellation: { reason: kind.value.reason, actor, at: recordedAt, previousStatus: before.status } };

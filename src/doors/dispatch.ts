@@ -123,8 +123,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     });
   }
 
-  function callOf(caller: Caller, { name }: Endpoint, incoming: Incoming, signal: AbortSignal, deadline: Date | undefined): Call {
-    const { door, traceId } = incoming;
+  function callOf(caller: Caller, endpoint: Endpoint, incoming: Incoming, signal: AbortSignal, deadline: Date | undefined): Call {
+    const { door, traceId, authorization } = incoming;
+    const { name } = endpoint;
     return {
       caller,
       door,
@@ -136,6 +137,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       signal,
       stopping,
       ...(deadline && { deadline }),
+      reauthenticate: async () => {
+        if (!endpoint.isPublic) await verifyToken(bearerToken(authorization));
+      },
       // A child logger would cost more than the rest of the call's own work.
       log: (what, message) => logger.info({ trace_id: traceId, method: name, ...what }, message),
     };
@@ -203,15 +207,20 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       const findings: Findings = { about: {} };
       // What holds when nothing else is found: the reader stops asking for more.
       let failure: CallFailure | undefined = toCallFailure(CALLER_LEFT, incoming.traceId);
+      let answered = false;
       try {
         const { caller, request } = await scope.race(admit(endpoint, method, read, incoming.authorization, findings));
         const answers = endpoint.handler(request, callOf(caller, endpoint, incoming, scope.signal, deadline));
         if (answers instanceof Promise) throw new Error(`the handler of ${endpoint.name} does not stream`);
-        for await (const answer of untilAborted(answers, scope)) yield create(method.output, answer);
+        for await (const answer of untilAborted(answers, scope)) {
+          answered = true;
+          yield create(method.output, answer);
+        }
         failure = undefined;
       } catch (thrown) {
         const found = failureOf(thrown, scope.signal, incoming.traceId, findings.about.order_id);
-        failure = settle(endpoint.name, found, findings.caller, incoming);
+        // A token that runs out while its caller is being answered is nobody's attempt at anything.
+        failure = answered ? found : settle(endpoint.name, found, findings.caller, incoming);
         throw failure;
       } finally {
         report(endpoint, incoming, findings, startedAt, failure);

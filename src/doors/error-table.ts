@@ -43,6 +43,13 @@ export const ERROR_SHAPES: Readonly<Record<RefusalReason, ErrorShape>> = {
   UNIMPLEMENTED: { code: Code.Unimplemented, httpStatus: 501 },
   CUSTOMER_ERASED: { code: Code.FailedPrecondition, httpStatus: 409 },
   CUSTOMER_HAS_ORDERS_UNDER_WAY: { code: Code.FailedPrecondition, httpStatus: 409 },
+  STORE_NOT_CONFIGURED: { code: Code.FailedPrecondition, httpStatus: 409 },
+  RECIPIENT_INCOMPLETE: { code: Code.FailedPrecondition, httpStatus: 409 },
+  PROVIDER_NOT_ENABLED: { code: Code.FailedPrecondition, httpStatus: 409 },
+  DELIVERY_UNDER_WAY: { code: Code.FailedPrecondition, httpStatus: 409 },
+  DELIVERY_NOT_REQUESTED: { code: Code.FailedPrecondition, httpStatus: 409 },
+  NO_PROVIDER_AVAILABLE: { code: Code.FailedPrecondition, httpStatus: 409 },
+  DELIVERY_NOT_CANCELLABLE: { code: Code.FailedPrecondition, httpStatus: 409 },
   LOG_DAMAGED: { code: Code.DataLoss, httpStatus: 500 },
   NOT_COVERED: { code: Code.NotFound, httpStatus: 404, retryAfterSeconds: 1 },
 };

@@ -49,11 +49,28 @@ function definitionOf(service: DescService): ServiceDefinition {
         responseStream: method.methodKind === "server_streaming",
         requestSerialize: (bytes: Buffer) => bytes,
         requestDeserialize: (bytes: Buffer) => bytes,
-        responseSerialize: (message: Message) => asBuffer(toBinary(method.output, message)),
+        responseSerialize: method.methodKind === "unary" ? encoderOf(method) : rememberingEncoderOf(method),
         responseDeserialize: (bytes: Buffer) => fromBinary(method.output, bytes),
       },
     ]),
   );
+}
+
+function encoderOf({ output }: DescMethod): (message: Message) => Buffer {
+  return (message) => asBuffer(toBinary(output, message));
+}
+
+/** Of a stream, many callers may get the same message, such as all who watch one order. */
+function rememberingEncoderOf(method: DescMethod): (message: Message) => Buffer {
+  const encode = encoderOf(method);
+  const encoded = new WeakMap<Message, Buffer>();
+  return (message) => {
+    const known = encoded.get(message);
+    if (known) return known;
+    const bytes = encode(message);
+    encoded.set(message, bytes);
+    return bytes;
+  };
 }
 
 function implementationOf(service: DescService, options: GrpcServiceOptions): UntypedServiceImplementation {

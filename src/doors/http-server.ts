@@ -19,6 +19,7 @@ import { createHttpListener } from "./http-listener.ts";
 import { listen } from "./listen.ts";
 import type { Readiness } from "./readiness.ts";
 import { createRestDoor } from "./rest.ts";
+import { createWebhooks, type WebhooksOptions } from "./webhooks.ts";
 
 export type HttpServerOptions = {
   readonly dispatcher: Dispatcher;
@@ -40,6 +41,8 @@ export type HttpServerOptions = {
   readonly readiness: Readiness;
   /** The log as a transparency log, where this server answers calls. */
   readonly audit?: AuditPathsOptions | undefined;
+  /** The providers' callbacks, where this server answers calls. */
+  readonly webhooks?: WebhooksOptions | undefined;
   /** The public keys for /.well-known/jwks.json. */
   readonly jwks: () => Promise<object>;
   /** For how many seconds others may remember them. */
@@ -100,10 +103,11 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
 function createRequestListener(options: HttpServerOptions, stopping: AbortSignal): RequestListener {
   const { dispatcher, maxRequestBytes, maxResponseBytes, tls, limits, readiness, jwks, jwksMaxAgeSeconds, audit, logger, clock } = options;
   const connect = createConnectDoor({ dispatcher, maxRequestBytes, maxResponseBytes, stopping });
-  const rest = createRestDoor({ dispatcher, maxRequestBytes });
+  const rest = createRestDoor({ dispatcher, maxRequestBytes, stopping, clock });
   const documents = createDocuments({ services: dispatcher.services, readiness, jwks, jwksMaxAgeSeconds });
   const auditPaths = audit && createAuditPaths(audit);
-  assertComplete(dispatcher.services, [...documents.names, ...(auditPaths?.names ?? [])]);
+  const webhooks = options.webhooks && createWebhooks(options.webhooks, maxRequestBytes, stopping, logger);
+  assertComplete(dispatcher.services, [...documents.names, ...(auditPaths?.names ?? []), ...(webhooks?.names ?? [])]);
   const applyCors = createCors(options.corsOrigins);
 
   async function answer(request: IncomingMessage, response: ServerResponse, traceId: string): Promise<void> {
@@ -112,12 +116,14 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
       return answerOptions(request, response, [
         ...documents.methodsOf(path),
         ...(auditPaths?.methodsOf(path) ?? []),
+        ...(webhooks?.methodsOf(path) ?? []),
         ...connect.methodsOf(path),
         ...rest.methodsOf(path),
       ]);
     }
     if (await documents.handle(path, request, response)) return;
     if (await auditPaths?.handle({ path, traceId }, request, response)) return;
+    if (await webhooks?.handle({ path, traceId }, request, response)) return;
     if (await connect.handle({ path, traceId }, request, response)) return;
     if (await rest.handle({ path, query, traceId }, request, response)) return;
     throw new Refusal("ROUTE_NOT_FOUND", "this path leads nowhere; /openapi.json lists the paths");
@@ -155,7 +161,7 @@ function createCors(origins: readonly string[]) {
   return cors({
     origin: origins.includes("*") ? "*" : [...origins],
     methods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-    allowedHeaders: [...connectCors.allowedHeaders, "Authorization", REQUEST_ID_HEADER],
+    allowedHeaders: [...connectCors.allowedHeaders, "Authorization", "Last-Event-ID", REQUEST_ID_HEADER],
     exposedHeaders: [...connectCors.exposedHeaders, REQUEST_ID_HEADER, "Retry-After"],
     maxAge: PREFLIGHT_MAX_AGE_SECONDS,
     preflightContinue: true,

@@ -10,7 +10,8 @@ export async function readJsonBody(request: IncomingMessage, maxBytes: number): 
   return parseObject(decodeText(bytes));
 }
 
-async function readBytes(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
+/** The body as it came. Throws a Refusal PAYLOAD_TOO_LARGE for one over the limit, which is not read on. */
+export async function readBytes(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
   if (Number(request.headers["content-length"] ?? 0) > maxBytes) throw tooLarge(maxBytes);
   const chunks: Buffer[] = [];
   let length = 0;

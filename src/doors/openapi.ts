@@ -2,6 +2,7 @@ import type { DescField, DescService, JsonObject } from "@bufbuild/protobuf";
 import { AuditService } from "../gen/ordertrail/v1/audit_service_pb.js";
 import { ErrorReasonSchema } from "../gen/ordertrail/v1/error_reason_pb.js";
 import { bareNames } from "./enum-names.ts";
+import { eventMappingOf } from "./event-stream.ts";
 import { createSchemas, type Schemas } from "./openapi-schemas.ts";
 import { createRestRoutes, type RestRoute } from "./rest-routes.ts";
 
@@ -50,11 +51,13 @@ export function createOpenApi(services: readonly DescService[]): JsonObject {
 
 function operationOf(route: RestRoute, schemas: Schemas): JsonObject {
   const { method, body, responseBody } = route;
+  const streams = method.methodKind === "server_streaming";
   const pathFields = route.segments.flatMap((part) => ("field" in part ? [part.field] : []));
   const others = method.input.fields.filter((field) => !pathFields.includes(field));
   const parameters = [
     ...pathFields.map((field) => ({ name: field.name, in: "path", required: true, schema: schemas.schemaOf(field) })),
     ...(body === "all" ? [] : others.filter((field) => field !== body).flatMap((field) => queryParameters(field, schemas))),
+    ...(streams ? [LAST_EVENT_ID] : []),
     { $ref: "#/components/parameters/RequestId" },
     { $ref: "#/components/parameters/Timeout" },
   ];
@@ -65,10 +68,17 @@ function operationOf(route: RestRoute, schemas: Schemas): JsonObject {
     parameters,
     ...(requestBody && { requestBody: { required: "required" in requestBody, content: { "application/json": { schema: requestBody } } } }),
     responses: {
-      "200": json("The answer", responseBody ? schemas.schemaOf(responseBody) : schemas.refTo(method.output)),
+      ...(streams && { "204": { description: "There is nothing more to come after Last-Event-ID." } }),
+      "200": streams
+        ? events(eventMappingOf(method).about)
+        : json("The answer", responseBody ? schemas.schemaOf(responseBody) : schemas.refTo(method.output)),
       default: { $ref: "#/components/responses/Error" },
     },
   };
+}
+
+function events(description: string): JsonObject {
+  return { description, content: { "text/event-stream": { schema: { type: "string" } } } };
 }
 
 /** A field as query parameters: those of a nested message one by one, as `a.b`. */
@@ -151,6 +161,13 @@ const REQUEST_ID: JsonObject = {
   in: "header",
   description: "Identifies the call in the answer and in the server's log; made if absent.",
   schema: { type: "string", pattern: "^[A-Za-z0-9_-]{1,64}$" },
+};
+
+const LAST_EVENT_ID: JsonObject = {
+  name: "Last-Event-ID",
+  in: "header",
+  description: "The id of the last event received: the stream goes on after it, whatever the query says.",
+  schema: { type: "string", pattern: "^\\d{1,10}$" },
 };
 
 const TIMEOUT: JsonObject = {

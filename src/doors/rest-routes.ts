@@ -83,7 +83,10 @@ function decodeSegment(segment: string): string {
 }
 
 function routesOf(method: DescMethod, rule: HttpRule): RestRoute[] {
-  if (method.methodKind !== "unary") throw unsupported(method, "it streams");
+  if (method.methodKind !== "unary") {
+    if (method.methodKind !== "server_streaming" || rule.pattern.case !== "get" || rule.responseBody !== "")
+      throw unsupported(method, "of those that stream, only answers to GET are served, whole");
+  }
   return [routeOf(method, rule), ...rule.additionalBindings.map((binding) => routeOf(method, binding))];
 }
 

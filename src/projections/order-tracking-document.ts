@@ -3,6 +3,8 @@ import { Binary, Long } from "mongodb";
 import type { Actor } from "../domain/caller.ts";
 import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
 import type { Waiting } from "../domain/order-deadlines.ts";
+import type { CourierJob, JobStatus } from "../domain/order-delivery.ts";
+
 import {
   type DeliveryJob,
   DeliveryJobSchema,
@@ -11,6 +13,7 @@ import {
   type OrderDeadlines,
   OrderDeadlinesSchema,
 } from "../gen/ordertrail/events/v1/order_events_pb.js";
+
 import {
   Deadline,
   DeliveryProvider,
@@ -57,6 +60,13 @@ export type WaitingDocument = {
   readonly escalates_at: Date;
   readonly reminded_at: Date | null;
   readonly escalated_at: Date | null;
+};
+
+type DeliveryDocument = {
+  readonly provider_delivery_id: string;
+  readonly fee: MoneyDocument | null;
+  readonly tracking_url: string;
+  readonly attempt: number;
 };
 
 /** Where a driver was, as documents hold it. */
@@ -107,11 +117,19 @@ export type OrderDocument = {
     readonly previous_status: string;
   } | null;
   readonly proof_of_delivery: { readonly delivered_at: Date; readonly details: SealedDocument | null } | null;
-  readonly delivery: {
-    readonly provider_delivery_id: string;
-    readonly fee: MoneyDocument | null;
-    readonly tracking_url: string;
+  readonly delivery: DeliveryDocument | null;
+  /** The newest request for a courier. */
+  readonly courier_job: {
+    readonly provider: string;
     readonly attempt: number;
+    readonly state: string;
+    readonly quote_id: string;
+    readonly quoted_fee: MoneyDocument | null;
+    readonly alternatives: readonly string[];
+    readonly requested_at: Date;
+    readonly delivery: DeliveryDocument | null;
+    readonly reason: string;
+    readonly unanswered: readonly { readonly provider: string; readonly attempt: number }[];
   } | null;
   readonly late_reports: readonly string[];
   readonly substitution_policy: string | null;
@@ -169,12 +187,19 @@ export function toDocument({ state, version, position }: Snapshot<OrderState>): 
         }
       : null,
     proof_of_delivery: state.proof ? { delivered_at: state.proof.deliveredAt, details: sealedToDocument(state.proof.details) } : null,
-    delivery: state.delivery
+    delivery: deliveryToDocument(state.delivery),
+    courier_job: state.job
       ? {
-          provider_delivery_id: state.delivery.providerDeliveryId,
-          fee: moneyToDocument(state.delivery.fee),
-          tracking_url: state.delivery.trackingUrl,
-          attempt: state.delivery.attempt,
+          provider: providerName(state.job.provider),
+          attempt: state.job.attempt,
+          state: state.job.status,
+          quote_id: state.job.quoteId,
+          quoted_fee: moneyToDocument(state.job.quotedFee),
+          alternatives: state.job.alternatives.map(providerName),
+          requested_at: state.job.requestedAt,
+          delivery: deliveryToDocument(state.job.delivery),
+          reason: state.job.reason,
+          unanswered: state.job.unanswered.map(({ provider, attempt }) => ({ provider: providerName(provider), attempt })),
         }
       : null,
     late_reports: state.lateReports.map(statusName),
@@ -207,6 +232,7 @@ const PARTS: { readonly [Field in keyof OrderDocument]: keyof OrderState | keyof
   cancellation: "cancellation",
   proof_of_delivery: "proof",
   delivery: "delivery",
+  courier_job: "job",
   late_reports: "lateReports",
   substitution_policy: "substitutionPolicy",
   deadlines: "deadlines",
@@ -235,8 +261,7 @@ export function fromDocument(document: OrderDocument): Snapshot<OrderState> {
     storeId: document.store_id,
     customerId: document.customer_id,
     status: statusOf(document.current_status),
-    deliveryProvider:
-      document.delivery_provider === null ? DeliveryProvider.UNSPECIFIED : valueNamed(DeliveryProvider, document.delivery_provider),
+    deliveryProvider: document.delivery_provider === null ? DeliveryProvider.UNSPECIFIED : providerOf(document.delivery_provider),
     history: document.status_history.map(
       (step): StatusStep => ({
         status: statusOf(step.status),
@@ -249,6 +274,7 @@ export function fromDocument(document: OrderDocument): Snapshot<OrderState> {
     ),
     driver: driverFromDocument(document.driver_details),
     delivery: deliveryFromDocument(document.delivery),
+    job: jobFromDocument(document.courier_job),
     eta: document.eta ?? undefined,
     readyAt: document.ready_at ?? undefined,
     substitutions: document.substitutions.map(
@@ -370,6 +396,10 @@ export function statusOf(name: string): OrderStatus {
   return valueNamed(OrderStatus, name);
 }
 
+function providerOf(name: string): DeliveryProvider {
+  return valueNamed(DeliveryProvider, name);
+}
+
 function actorToDocument({ role, subject }: Actor): ActorDocument {
   return { role: nameOf(Role, role), subject };
 }
@@ -424,14 +454,33 @@ function driverFromDocument(driver: OrderDocument["driver_details"]): Driver | u
   return created;
 }
 
-function deliveryFromDocument(delivery: OrderDocument["delivery"]): DeliveryJob | undefined {
+function deliveryToDocument(delivery: DeliveryJob | undefined): DeliveryDocument | null {
+  if (!delivery) return null;
+  const { providerDeliveryId, fee, trackingUrl, attempt } = delivery;
+  return { provider_delivery_id: providerDeliveryId, fee: moneyToDocument(fee), tracking_url: trackingUrl, attempt };
+}
+
+function deliveryFromDocument(delivery: DeliveryDocument | null): DeliveryJob | undefined {
   if (delivery === null) return undefined;
-  const created = create(DeliveryJobSchema, {
-    providerDeliveryId: delivery.provider_delivery_id,
-    trackingUrl: delivery.tracking_url,
-    attempt: delivery.attempt,
-  });
+  const { provider_delivery_id: providerDeliveryId, tracking_url: trackingUrl, attempt } = delivery;
+  const created = create(DeliveryJobSchema, { providerDeliveryId, trackingUrl, attempt });
   const fee = moneyFromDocument(delivery.fee);
   if (fee) created.fee = fee;
   return created;
+}
+
+function jobFromDocument(job: OrderDocument["courier_job"]): CourierJob | undefined {
+  if (job === null) return undefined;
+  return {
+    provider: providerOf(job.provider),
+    attempt: job.attempt,
+    status: job.state as JobStatus,
+    quoteId: job.quote_id,
+    quotedFee: moneyFromDocument(job.quoted_fee),
+    alternatives: job.alternatives.map(providerOf),
+    requestedAt: job.requested_at,
+    delivery: deliveryFromDocument(job.delivery),
+    reason: job.reason,
+    unanswered: job.unanswered.map(({ provider, attempt }) => ({ provider: providerOf(provider), attempt })),
+  };
 }

@@ -13,7 +13,7 @@ import type { Projection } from "./projection.ts";
 export const ORDER_TRACKING = "order_tracking";
 
 /** To be raised when `toDocument` or the domain's `evolve` yield other documents than before for the same entries. */
-const REVISION = 2;
+const REVISION = 3;
 
 /** The live collection is written with every batch, so that orders in memory only spare reads: some 1,500 of usual size. */
 const LIVE_WEIGHT = 3_000_000;
@@ -31,6 +31,13 @@ const INDEXES: readonly IndexDescription[] = [
   { key: { store_id: 1, created_at: -1, order_id: 1 } },
   { key: { customer_id: 1, created_at: -1, order_id: 1 } },
   { key: { "driver_details.driver_id": 1, created_at: -1, order_id: 1 } },
+  // Whose a provider's delivery is, and which couriers' jobs are to be looked after.
+  { key: { "courier_job.delivery.provider_delivery_id": 1 }, sparse: true },
+  {
+    key: { "courier_job.state": 1, current_status: 1, updated_at: 1 },
+    partialFilterExpression: { "courier_job.state": { $exists: true } },
+  },
+  { key: { "courier_job.unanswered.attempt": 1 }, sparse: true },
 ];
 
 /** The projection `order_tracking`: every order as it stands, for lists. */

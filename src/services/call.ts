@@ -27,6 +27,11 @@ export type Call = {
   readonly stopping: AbortSignal;
   /** By when the caller wants the answer. Every unary call has one. */
   readonly deadline?: Date;
+  /**
+   * Looks at the caller's token again: it may have run out, or been revoked, since the call began. Throws what the call
+   * would now be refused with. Costs next to nothing.
+   */
+  readonly reauthenticate: () => Promise<void>;
   /** Writes a line at INFO, with the call's trace id and method. */
   readonly log: (what: object, message: string) => void;
 };

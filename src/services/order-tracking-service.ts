@@ -7,20 +7,9 @@ import { isPersonal } from "../domain/caller.ts";
 import { decide, evolve, hasBeen, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { type Origin, OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
-import {
-  DeliveryJobSchema,
-  DriverSchema,
-  type OrderDeadlines,
-  ProposedSubstitutionSchema,
-} from "../gen/ordertrail/events/v1/order_events_pb.js";
+import { DeliveryJobSchema, type OrderDeadlines, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
-import {
-  type DriverDetails,
-  DriverDetailsSchema,
-  type OrderTracking,
-  ProofOfDeliverySchema,
-  RecipientSchema,
-} from "../gen/ordertrail/v1/order_tracking_pb.js";
+import { type OrderTracking, ProofOfDeliverySchema, RecipientSchema } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { HistoryEventSchema, OrderTrackingService, SubstitutionResolution } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
 import { eventType } from "../log/log-entry.ts";
 import type { LogReader } from "../log/reader.ts";
@@ -34,8 +23,10 @@ import { presentEventToLink } from "./link-view.ts";
 import { recordedOrigin } from "./origin.ts";
 import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
 import { type Presentable, presentOrders, sealedContext, showsLocation } from "./present-order.ts";
+import { sealDriver } from "./seal-driver.ts";
+import { createWatchTracking, type WatchTrackingDependencies } from "./watch-tracking.ts";
 
-export type OrderTrackingDependencies = {
+export type OrderTrackingDependencies = WatchTrackingDependencies & {
   readonly orders: Transactor<OrderState>;
   readonly reader: LogReader;
   readonly trackings: OrderTrackings;
@@ -142,12 +133,6 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
     }
   }
 
-  async function sealDriver(orderId: string, { driverId, vehicleType, name, phone, licensePlate, photoUrl }: DriverDetails) {
-    const personal = toBinary(DriverDetailsSchema, create(DriverDetailsSchema, { name, phone, licensePlate, photoUrl }));
-    const sealed = personal.length === 0 ? undefined : await keys.seal(`driver-${driverId}`, personal, sealedContext.driver(orderId));
-    return create(DriverSchema, { driverId, vehicleType, ...(sealed && { personal: sealed }) });
-  }
-
   function resolve(
     method: string,
     request: { readonly orderId: string; readonly requestId: string; readonly resolutions: readonly SubstitutionResolution[] },
@@ -158,6 +143,8 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
   }
 
   return {
+    ...createWatchTracking(dependencies),
+
     async initTracking(request, call) {
       const { orderId, storeId, customerId, deliveryProvider, items, recipient, metadata, substitutionPolicy } = request;
       const [sealed, deadlines] = await Promise.all([
@@ -296,7 +283,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       }
       if (!driverDetails) throw new Error("validation lets no AssignDriver without driver_details through");
       await customerOf(orderId);
-      const driver = await sealDriver(orderId, driverDetails);
+      const driver = await sealDriver(keys, orderId, driverDetails);
       const job =
         delivery &&
         create(DeliveryJobSchema, {

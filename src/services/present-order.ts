@@ -4,8 +4,10 @@ import { seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
 import type { Waiting } from "../domain/order-deadlines.ts";
+import type { JobStatus } from "../domain/order-delivery.ts";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
+  DeliveryState,
   type DriverDetails,
   DriverDetailsSchema,
   type OrderTracking,
@@ -66,6 +68,15 @@ export async function presentOrders(orders: readonly Presentable[], caller: Call
   return caller.role === Role.LINK ? presented.map(presentToLink) : presented;
 }
 
+/** The API's names of how a request for a courier stands. */
+export const STATE_OF: Readonly<Record<JobStatus, DeliveryState>> = {
+  REQUESTED: DeliveryState.REQUESTED,
+  ACCEPTED: DeliveryState.ACCEPTED,
+  DECLINED: DeliveryState.DECLINED,
+  CALLED_OFF: DeliveryState.CALLED_OFF,
+  ENDED: DeliveryState.ENDED,
+};
+
 type Opened = {
   readonly recipient: Recipient | undefined;
   readonly proof: ProofOfDelivery | undefined;
@@ -99,9 +110,11 @@ function present({ state, version, position, location }: Presentable, opened: Op
     shown.driverDetails = Object.assign(opened.driver ?? create(DriverDetailsSchema), { driverId, vehicleType });
   }
   if (location && showsLocation(state)) shown.driverLocation = presentLocation(location);
-  if (state.delivery) {
-    const { providerDeliveryId, fee, trackingUrl } = state.delivery;
-    shown.delivery = { providerDeliveryId, trackingUrl, ...(fee && { fee }) };
+  const delivery = state.delivery ?? state.job?.delivery;
+  if (delivery || state.job) {
+    const { providerDeliveryId = "", fee, trackingUrl = "" } = delivery ?? {};
+    const job = state.job && { state: STATE_OF[state.job.status], attempt: state.job.attempt };
+    shown.delivery = { providerDeliveryId, trackingUrl, ...(fee && { fee }), ...job };
   }
   if (state.cancellation) {
     const { reason, actor, at, previousStatus } = state.cancellation;

@@ -16,10 +16,11 @@ import type { Caller } from "../../src/domain/caller.ts";
 import { DeliveryProvider, OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
+import { DeliveryService } from "../../src/gen/ordertrail/v1/delivery_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 
-const SERVICES = [OrderTrackingService, OperationsService, AuditService, AuthService];
+const SERVICES = [OrderTrackingService, OperationsService, AuditService, AuthService, DeliveryService];
 const RPCS = SERVICES.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`));
 
 /** What is served besides the services, by libraries or as documents. */
@@ -36,6 +37,8 @@ const OTHERS = [
 ];
 /** What is served of the log besides RPCs. */
 const AUDIT_PATHS = ["GET /audit/checkpoint", "GET /audit/tile/{level}/{index}", "GET /audit/tile/entries/{index}"];
+/** Where providers tell how deliveries stand, by a signature instead of a token. */
+const WEBHOOKS = ["POST /webhooks/uber", "POST /webhooks/doordash"];
 const PUBLIC = ["IssueToken", "RefreshToken", "RevokeToken"].map((name) => `ordertrail.v1.AuthService/${name}`);
 
 const order = {
@@ -81,17 +84,17 @@ const others: readonly OrderParties[] = [
 
 describe("the permission table", () => {
   it("has every RPC and path, and none that does not exist", () => {
-    expect(() => assertComplete(SERVICES, [...OTHERS, ...AUDIT_PATHS])).not.toThrow();
-    expect([...PERMISSIONS.keys()].sort()).toEqual([...RPCS, ...OTHERS, ...AUDIT_PATHS].sort());
+    expect(() => assertComplete(SERVICES, [...OTHERS, ...AUDIT_PATHS, ...WEBHOOKS])).not.toThrow();
+    expect([...PERMISSIONS.keys()].sort()).toEqual([...RPCS, ...OTHERS, ...AUDIT_PATHS, ...WEBHOOKS].sort());
   });
 
   it("opens to everybody what looks at something else than a token, and what operators and verifiers ask for", () => {
     expect([...PERMISSIONS.keys()].filter(isPublic).sort()).toEqual([...PUBLIC, ...OTHERS].sort());
   });
 
-  it("opens to the holder of a tracking link the order and its history, and nothing else", () => {
+  it("opens to the holder of a tracking link the order, its history and the watching of it, and nothing else", () => {
     const opened = RPCS.filter((rpc) => !isPublic(rpc) && isOpenTo(owners.link, rpc));
-    expect(opened).toEqual(["GetTracking", "GetHistory"].map((name) => `ordertrail.v1.OrderTrackingService/${name}`));
+    expect(opened).toEqual(["GetTracking", "GetHistory", "WatchTracking"].map((name) => `ordertrail.v1.OrderTrackingService/${name}`));
   });
 
   it("is found incomplete when an RPC is missing", () => {

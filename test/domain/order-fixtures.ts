@@ -31,8 +31,8 @@ export const item = (itemId: string) =>
   create(ItemSchema, { itemId, name: itemId, quantity: 1, unitPrice: { amountMinor: 129n, currency: "EUR" } });
 export const driver = (driverId: string) =>
   create(DriverSchema, { driverId, vehicleType: "bicycle", personal: sealed(`about ${driverId}`) });
-export const delivery = (providerDeliveryId: string) =>
-  create(DeliveryJobSchema, { providerDeliveryId, fee: { amountMinor: 399n, currency: "EUR" } });
+export const delivery = (providerDeliveryId: string, attempt = 0) =>
+  create(DeliveryJobSchema, { providerDeliveryId, attempt, fee: { amountMinor: 399n, currency: "EUR" } });
 export const proposal = (substitutionId: string, reason = "sold out"): ProposedSubstitution =>
   create(ProposedSubstitutionSchema, { substitutionId, originalItem: item("milk"), replacementItem: item("oat-milk"), reason });
 

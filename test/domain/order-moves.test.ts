@@ -60,6 +60,50 @@ IN_TRANSIT                 → as before               courierReportRecorded    
 RETURNING                  → as before               courierReportRecorded    DRIVER PARTNER                         UpdateStatus MarkDelivered
 DELIVERED                  → as before               courierReportRecorded    DRIVER PARTNER                         UpdateStatus MarkDelivered
 CANCELLED                  → as before               courierReportRecorded    DRIVER PARTNER                         UpdateStatus MarkDelivered
+SUBMITTED                  → as before               deliveryRequested        SERVICE STORE OPERATOR                 RequestDelivery
+STORE_NOTIFIED             → as before               deliveryRequested        SERVICE STORE OPERATOR                 RequestDelivery
+STORE_ACKNOWLEDGED         → as before               deliveryRequested        SERVICE STORE OPERATOR                 RequestDelivery
+PICKING_IN_PROGRESS        → as before               deliveryRequested        SERVICE STORE OPERATOR                 RequestDelivery
+SUBSTITUTIONS_NEEDED       → as before               deliveryRequested        SERVICE STORE OPERATOR                 RequestDelivery
+READY_FOR_PICKUP           → as before               deliveryRequested        SERVICE STORE OPERATOR                 RequestDelivery
+DRIVER_ASSIGNED            → as before               deliveryRequested        SERVICE STORE OPERATOR                 RequestDelivery
+RETURNING                  → as before               deliveryRequested        SERVICE STORE OPERATOR                 RequestDelivery
+SUBMITTED                  → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+STORE_NOTIFIED             → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+STORE_ACKNOWLEDGED         → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+PICKING_IN_PROGRESS        → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+SUBSTITUTIONS_NEEDED       → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+READY_FOR_PICKUP           → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+DRIVER_ASSIGNED            → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+DRIVER_PICKUP_COMPLETE     → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+IN_TRANSIT                 → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+DELIVERED                  → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+CANCELLED                  → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+RETURNING                  → as before               deliveryAccepted         PARTNER                                AcceptDelivery
+SUBMITTED                  → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+STORE_NOTIFIED             → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+STORE_ACKNOWLEDGED         → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+PICKING_IN_PROGRESS        → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+SUBSTITUTIONS_NEEDED       → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+READY_FOR_PICKUP           → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+DRIVER_ASSIGNED            → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+DRIVER_PICKUP_COMPLETE     → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+IN_TRANSIT                 → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+DELIVERED                  → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+CANCELLED                  → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+RETURNING                  → as before               deliveryDeclined         PARTNER SYSTEM                         DeclineDelivery
+SUBMITTED                  → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+STORE_NOTIFIED             → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+STORE_ACKNOWLEDGED         → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+PICKING_IN_PROGRESS        → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+SUBSTITUTIONS_NEEDED       → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+READY_FOR_PICKUP           → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+DRIVER_ASSIGNED            → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+DRIVER_PICKUP_COMPLETE     → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+IN_TRANSIT                 → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+DELIVERED                  → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+CANCELLED                  → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
+RETURNING                  → as before               deliveryCalledOff        SERVICE STORE PARTNER OPERATOR SYSTEM  CallOffDelivery
 SUBMITTED                  → CANCELLED               orderCancelled           SERVICE CUSTOMER STORE OPERATOR SYSTEM CancelOrder UpdateStatus
 STORE_NOTIFIED             → CANCELLED               orderCancelled           SERVICE CUSTOMER STORE OPERATOR SYSTEM CancelOrder UpdateStatus
 STORE_ACKNOWLEDGED         → CANCELLED               orderCancelled           SERVICE CUSTOMER STORE OPERATOR SYSTEM CancelOrder UpdateStatus

@@ -2,6 +2,7 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decide, type OrderCommand, type OrderState } from "../../src/domain/order.ts";
+import { UNANSWERED } from "../../src/domain/order-delivery.ts";
 import { isFinal, MOVES } from "../../src/domain/order-moves.ts";
 import { Refusal } from "../../src/domain/refusal.ts";
 import { type Event, EventSchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
@@ -28,6 +29,24 @@ import {
 } from "./order-fixtures.ts";
 
 const ids = fc.uniqueArray(fc.constantFrom("s-1", "s-2", "s-3", "s-4"), { minLength: 1, maxLength: 3 });
+const providers = fc.constantFrom(DeliveryProvider.UBER, DeliveryProvider.DOORDASH);
+const attempts = fc.integer({ min: 1, max: 4 });
+const deliveryCommand: fc.Arbitrary<OrderCommand> = fc.oneof(
+  fc
+    .record({ deliveryProvider: providers, quoteId: fc.constantFrom("", "q-1"), alternatives: fc.array(providers, { maxLength: 2 }) })
+    .map((more): OrderCommand => ({ type: "RequestDelivery", ...more })),
+  fc
+    .record({
+      attempt: attempts,
+      providerDeliveryId: fc.constantFrom("del-1", "del-2"),
+      trackingUrl: fc.constantFrom("", "https://t.example"),
+    })
+    .map((more): OrderCommand => ({ type: "AcceptDelivery", ...more })),
+  fc
+    .record({ attempt: attempts, reason: fc.constantFrom("address_undeliverable", UNANSWERED), failOver: fc.boolean() })
+    .map((more): OrderCommand => ({ type: "DeclineDelivery", ...more })),
+  attempts.map((attempt): OrderCommand => ({ type: "CallOffDelivery", attempt })),
+);
 const command: fc.Arbitrary<OrderCommand> = fc.oneof(
   {
     weight: 6,
@@ -44,7 +63,7 @@ const command: fc.Arbitrary<OrderCommand> = fc.oneof(
       .record({
         id: fc.constantFrom("d-1", "d-2"),
         deliveryProvider: fc.constantFrom(DeliveryProvider.UNSPECIFIED, DeliveryProvider.IN_HOUSE),
-        delivery: fc.option(fc.constant(delivery("job-1")), { nil: undefined }),
+        delivery: fc.option(fc.constantFrom(delivery("job-1"), delivery("job-1", 1), delivery("job-2", 2)), { nil: undefined }),
         eta: fc.option(fc.constant(LATER), { nil: undefined }),
       })
       .map(({ id, ...more }) => assign(id, more)),
@@ -52,6 +71,7 @@ const command: fc.Arbitrary<OrderCommand> = fc.oneof(
   { weight: 1, arbitrary: fc.constant(deliver(LATER, sealed("proof"))) },
   { weight: 1, arbitrary: fc.constant(cancel()) },
   { weight: 3, arbitrary: fc.integer({ min: 0, max: 600 }).map((seconds) => check(new Date(NOW.getTime() + seconds * 1000))) },
+  { weight: 6, arbitrary: deliveryCommand },
 );
 /** Those who do most of the work come more often. */
 const role = fc.oneof(

@@ -60,6 +60,24 @@ export function cannedServices(): CannedServices {
     updateLocation: answer,
     markDelivered: answer,
     cancelOrder: answer,
+    async *watchTracking(request, call) {
+      asked.push({ request, call });
+      const { orderId, fromVersion } = request;
+      await behave(orderId, call.signal);
+      if (orderId === "over") return;
+      const change = (version: number, ...eventTypes: string[]) => ({
+        kind: { case: "change" as const, value: { order: { ...orderOf(orderId), version }, eventTypes } },
+      });
+      if (fromVersion === undefined) yield change(2);
+      for (let version = 3; version < 5 || orderId === "endless"; version++) {
+        if (orderId === "broken" && version === 4) throw new Refusal("UNAUTHENTICATED", "the token has expired: get a new one");
+        call.signal.throwIfAborted();
+        streamed += 1;
+        yield change(version, "PickingStarted", `Event${version}`);
+        await nextTurn();
+      }
+      yield { kind: { case: "heartbeat", value: { serverTime: { seconds: 1_800_000_000n }, position: 12n } } };
+    },
   };
 
   const operations: ServiceHandlers<typeof OperationsService> = {

@@ -37,6 +37,7 @@ describe("the OpenAPI document", () => {
         "GET /audit/orders/{order_id}/explanation",
         "GET /orders/tracking",
         "GET /orders/tracking/{order_id}",
+        "GET /orders/tracking/{order_id}/events",
         "GET /orders/tracking/{order_id}/history",
         "POST /orders/tracking/init",
         "POST /orders/tracking/{order_id}/acknowledge",
@@ -88,6 +89,15 @@ describe("the OpenAPI document", () => {
       "page_token",
       "min_position",
     ]);
+  });
+
+  it("describes a stream as server-sent events, to be gone on with", () => {
+    const { parameters, responses } = read.paths["/orders/tracking/{order_id}/events"].get;
+    expect(Object.keys(responses)).toEqual(["200", "204", "default"]);
+    expect(responses["200"].content).toEqual({ "text/event-stream": { schema: { type: "string" } } });
+    expect(responses["200"].description).toContain("Server-sent events");
+    expect(parameters).toContainEqual(expect.objectContaining({ name: "Last-Event-ID", in: "header" }));
+    expect(parameters).toContainEqual(expect.objectContaining({ name: "from_version", in: "query" }));
   });
 
   it("shows the order itself as the answer to GET, and in a field as that to commands", () => {

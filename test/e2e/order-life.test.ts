@@ -146,7 +146,7 @@ async function stepOverRest(app: TestApp, orderId: string, { by, rest: [method, 
 
 /** Takes a step over an RPC door, with the request as JSON would give it, and gives the order as REST shows it. */
 async function stepOverRpc(app: TestApp, door: RpcDoor, orderId: string, { by, rpc, body }: Step): Promise<RestBody> {
-  const method: DescMethodUnary = OrderTrackingService.method[rpc];
+  const method = OrderTrackingService.method[rpc] as DescMethodUnary;
   const request = fromJson(method.input, prefixed({ ...body, order_id: orderId }) as JsonValue);
   const { message } = await app.transport(door, by).unary(method, undefined, undefined, undefined, request);
   const { order } = message as { readonly order?: OrderTracking };

@@ -38,9 +38,22 @@ const status = anyOf(OrderStatus);
 const driver = fc
   .record({ driverId: text, vehicleType: text, personal: maybe(sealed) })
   .map(({ personal, ...parts }) => create(DriverSchema, { ...parts, ...(personal && { personal }) }));
+const attempt = fc.integer({ min: 0, max: 1000 });
 const delivery = fc
-  .record({ providerDeliveryId: text, trackingUrl: text, attempt: fc.nat(9), fee: maybe(money) })
+  .record({ providerDeliveryId: text, trackingUrl: text, attempt, fee: maybe(money) })
   .map(({ fee, ...parts }) => create(DeliveryJobSchema, { ...parts, ...(fee && { fee }) }));
+const job = fc.record({
+  provider: anyOf(DeliveryProvider),
+  attempt,
+  status: fc.constantFrom(...(["REQUESTED", "ACCEPTED", "DECLINED", "CALLED_OFF", "ENDED"] as const)),
+  quoteId: text,
+  quotedFee: maybe(money),
+  alternatives: fc.array(anyOf(DeliveryProvider), { maxLength: 3 }),
+  requestedAt: date,
+  delivery: maybe(delivery),
+  reason: text,
+  unanswered: fc.array(fc.record({ provider: anyOf(DeliveryProvider), attempt }), { maxLength: 2 }),
+});
 const step = fc.record({ status, previousStatus: status, at: date, actor, note: maybe(sealed), inferred: fc.boolean() });
 const substitution = fc.record({
   substitutionId: text,
@@ -81,6 +94,7 @@ const order: fc.Arbitrary<Snapshot<OrderState>> = fc.record({
     history: fc.array(step, { maxLength: 5 }),
     driver: maybe(driver),
     delivery: maybe(delivery),
+    job: maybe(job),
     eta: maybe(date),
     readyAt: maybe(date),
     substitutions: fc.array(substitution, { maxLength: 3 }),

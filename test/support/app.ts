@@ -7,7 +7,7 @@ import { inject } from "vitest";
 import { roleName } from "../../src/access/claims.ts";
 import { issueDevelopmentToken } from "../../src/access/development-token.ts";
 import { createDevelopmentKeys } from "../../src/access/keys.ts";
-import { createApp } from "../../src/app.ts";
+import { type AppOptions, createApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
 import type { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { createLogger } from "../../src/logger.ts";
@@ -37,6 +37,14 @@ export type TestApp = AsyncDisposable & {
   client<Service extends DescService>(service: Service, door: RpcDoor, caller: Bearer): Client<Service>;
   /** A REST call. `body` is sent as JSON. */
   rest(caller: Bearer, method: string, path: string, body?: unknown): Promise<{ readonly status: number; readonly body: RestBody }>;
+  /** A GET whose answer is not read. */
+  get(
+    caller: Bearer,
+    path: string,
+    options?: { readonly headers?: Record<string, string>; readonly signal?: AbortSignal },
+  ): Promise<Response>;
+  /** Stops it, as a signal to its process would. */
+  stop(): Promise<void>;
   /** The lines that it has logged. */
   readonly log: readonly string[];
 };
@@ -45,7 +53,7 @@ export type TestApp = AsyncDisposable & {
 export type RestBody = any;
 
 /** Starts the application, by a clock of the test's own if one is given; it is stopped, and its database dropped, at the end of the `await using` block. */
-export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: () => Date): Promise<TestApp> {
+export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: () => Date, options: AppOptions = {}): Promise<TestApp> {
   await using parts = new AsyncDisposableStack();
   const folder = parts.use(await temporaryFolder());
   const databaseName = `test_${randomUUID().replaceAll("-", "")}`;
@@ -65,7 +73,7 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: 
   });
   const keys = await createDevelopmentKeys(config.dataDir);
   const log: string[] = [];
-  const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }), clock);
+  const app = await createApp({ ...config, mongodbUrl }, createLogger("debug", { write: (line) => log.push(line) }), clock, options);
   parts.defer(() => app.stop());
 
   const token = (caller: TestCaller) =>
@@ -110,6 +118,9 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: 
       });
       return { status: response.status, body: await response.json() };
     },
+    get: async (caller, path, { headers, ...options } = {}) =>
+      await fetch(`${http}${path}`, { ...options, headers: { ...headers, ...(await authorizationOf(caller)) } }),
+    stop: () => app.stop(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }

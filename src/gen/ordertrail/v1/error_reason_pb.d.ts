@@ -233,6 +233,55 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_STORE_NOT_FOUND = 42;
    */
   STORE_NOT_FOUND = 42,
+
+  /**
+   * The order's store has no profile with an address, a name and a phone number, so no courier can be sent to it. Set it by PutStore.
+   *
+   * @generated from enum value: ERROR_REASON_STORE_NOT_CONFIGURED = 60;
+   */
+  STORE_NOT_CONFIGURED = 60,
+
+  /**
+   * The order has no recipient with an address and a phone number, or the recipient has been erased: no courier can be sent there.
+   *
+   * @generated from enum value: ERROR_REASON_RECIPIENT_INCOMPLETE = 61;
+   */
+  RECIPIENT_INCOMPLETE = 61,
+
+  /**
+   * This delivery provider is not set up here. The error names those that are.
+   *
+   * @generated from enum value: ERROR_REASON_PROVIDER_NOT_ENABLED = 62;
+   */
+  PROVIDER_NOT_ENABLED = 62,
+
+  /**
+   * The order has a delivery already, requested or accepted. Cancel it first, or let it be.
+   *
+   * @generated from enum value: ERROR_REASON_DELIVERY_UNDER_WAY = 63;
+   */
+  DELIVERY_UNDER_WAY = 63,
+
+  /**
+   * No courier has been requested for the order. Use RequestDelivery.
+   *
+   * @generated from enum value: ERROR_REASON_DELIVERY_NOT_REQUESTED = 64;
+   */
+  DELIVERY_NOT_REQUESTED = 64,
+
+  /**
+   * No provider takes this delivery on at present. The error names why, for each; ask again later, or deliver otherwise.
+   *
+   * @generated from enum value: ERROR_REASON_NO_PROVIDER_AVAILABLE = 65;
+   */
+  NO_PROVIDER_AVAILABLE = 65,
+
+  /**
+   * The provider does not let the delivery be cancelled any more, such as when the courier has the goods. The error has its code.
+   *
+   * @generated from enum value: ERROR_REASON_DELIVERY_NOT_CANCELLABLE = 66;
+   */
+  DELIVERY_NOT_CANCELLABLE = 66,
 }
 
 /**

@@ -2,7 +2,7 @@
 // @generated from file ordertrail/v1/order_tracking.proto (package ordertrail.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Actor, Deadline, DeliveryProvider, Item, Money, OrderStatus, SubstitutionPolicy, SubstitutionStatus } from "../events/v1/values_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
@@ -667,7 +667,7 @@ export declare const ProofOfDeliverySchema: GenMessage<ProofOfDelivery>;
  */
 export declare type Delivery = Message<"ordertrail.v1.Delivery"> & {
   /**
-   * The provider's own identifier of it.
+   * The provider's own identifier of it; in answers empty until the provider has accepted.
    *
    * @generated from field: string provider_delivery_id = 1;
    */
@@ -686,6 +686,20 @@ export declare type Delivery = Message<"ordertrail.v1.Delivery"> & {
    * @generated from field: string tracking_url = 3;
    */
   trackingUrl: string;
+
+  /**
+   * Where the request for a courier stands. Only in answers.
+   *
+   * @generated from field: ordertrail.v1.DeliveryState state = 4;
+   */
+  state: DeliveryState;
+
+  /**
+   * The number of that request, from 1. Only in answers.
+   *
+   * @generated from field: uint32 attempt = 5;
+   */
+  attempt: number;
 };
 
 /**
@@ -693,4 +707,58 @@ export declare type Delivery = Message<"ordertrail.v1.Delivery"> & {
  * Use `create(DeliverySchema)` to create a new message.
  */
 export declare const DeliverySchema: GenMessage<Delivery>;
+
+/**
+ * Where a request for a courier stands.
+ *
+ * @generated from enum ordertrail.v1.DeliveryState
+ */
+export enum DeliveryState {
+  /**
+   * None was made: a driver was named without one.
+   *
+   * @generated from enum value: DELIVERY_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The provider is being asked.
+   *
+   * @generated from enum value: DELIVERY_STATE_REQUESTED = 1;
+   */
+  REQUESTED = 1,
+
+  /**
+   * The provider delivers.
+   *
+   * @generated from enum value: DELIVERY_STATE_ACCEPTED = 2;
+   */
+  ACCEPTED = 2,
+
+  /**
+   * No provider took it, or the last one gave it up before the goods were picked up.
+   *
+   * @generated from enum value: DELIVERY_STATE_DECLINED = 3;
+   */
+  DECLINED = 3,
+
+  /**
+   * It was called off.
+   *
+   * @generated from enum value: DELIVERY_STATE_CALLED_OFF = 4;
+   */
+  CALLED_OFF = 4,
+
+  /**
+   * The courier has delivered, or brings the goods back.
+   *
+   * @generated from enum value: DELIVERY_STATE_ENDED = 5;
+   */
+  ENDED = 5,
+}
+
+/**
+ * Describes the enum ordertrail.v1.DeliveryState.
+ */
+export declare const DeliveryStateSchema: GenEnum<DeliveryState>;
 

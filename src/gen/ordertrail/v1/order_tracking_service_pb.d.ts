@@ -1010,6 +1010,131 @@ export declare type CancelOrderResponse = Message<"ordertrail.v1.CancelOrderResp
 export declare const CancelOrderResponseSchema: GenMessage<CancelOrderResponse>;
 
 /**
+ * Which order to watch, and from where on.
+ *
+ * @generated from message ordertrail.v1.WatchTrackingRequest
+ */
+export declare type WatchTrackingRequest = Message<"ordertrail.v1.WatchTrackingRequest"> & {
+  /**
+   * The order.
+   *
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * The version that the caller knows: only what came after it is sent, all of it; 0 for everything from the beginning.
+   * Absent: first the order as it stands, then what comes.
+   *
+   * @generated from field: optional uint32 from_version = 2;
+   */
+  fromVersion?: number | undefined;
+};
+
+/**
+ * Describes the message ordertrail.v1.WatchTrackingRequest.
+ * Use `create(WatchTrackingRequestSchema)` to create a new message.
+ */
+export declare const WatchTrackingRequestSchema: GenMessage<WatchTrackingRequest>;
+
+/**
+ * A change of the order, or a sign of life.
+ *
+ * @generated from message ordertrail.v1.WatchTrackingResponse
+ */
+export declare type WatchTrackingResponse = Message<"ordertrail.v1.WatchTrackingResponse"> & {
+  /**
+   * Which of the two; kinds may be added.
+   *
+   * @generated from oneof ordertrail.v1.WatchTrackingResponse.kind
+   */
+  kind: {
+    /**
+     * The order as it stands, or after a change.
+     *
+     * @generated from field: ordertrail.v1.TrackingChange change = 1;
+     */
+    value: TrackingChange;
+    case: "change";
+  } | {
+    /**
+     * Nothing has changed.
+     *
+     * @generated from field: ordertrail.v1.WatchHeartbeat heartbeat = 2;
+     */
+    value: WatchHeartbeat;
+    case: "heartbeat";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message ordertrail.v1.WatchTrackingResponse.
+ * Use `create(WatchTrackingResponseSchema)` to create a new message.
+ */
+export declare const WatchTrackingResponseSchema: GenMessage<WatchTrackingResponse>;
+
+/**
+ * An order, and what has just happened to it.
+ *
+ * @generated from message ordertrail.v1.TrackingChange
+ */
+export declare type TrackingChange = Message<"ordertrail.v1.TrackingChange"> & {
+  /**
+   * The order after it, as GetTracking shows it to this caller. Its version is what to go on from.
+   *
+   * @generated from field: ordertrail.v1.OrderTracking order = 1;
+   */
+  order?: OrderTracking | undefined;
+
+  /**
+   * What happened, such as StoreAcknowledged, in order; empty where the stream begins with the order as it stands.
+   *
+   * @generated from field: repeated string event_types = 2;
+   */
+  eventTypes: string[];
+
+  /**
+   * How many versions were passed over since the message before, because the reader was too slow for them. GetHistory has them.
+   *
+   * @generated from field: uint32 skipped_versions = 3;
+   */
+  skippedVersions: number;
+};
+
+/**
+ * Describes the message ordertrail.v1.TrackingChange.
+ * Use `create(TrackingChangeSchema)` to create a new message.
+ */
+export declare const TrackingChangeSchema: GenMessage<TrackingChange>;
+
+/**
+ * A sign of life. Sent every 15 seconds or as configured, and at once when a stream that goes on from a version has nothing new to tell.
+ *
+ * @generated from message ordertrail.v1.WatchHeartbeat
+ */
+export declare type WatchHeartbeat = Message<"ordertrail.v1.WatchHeartbeat"> & {
+  /**
+   * The server's time.
+   *
+   * @generated from field: google.protobuf.Timestamp server_time = 1;
+   */
+  serverTime?: Timestamp | undefined;
+
+  /**
+   * How far the log has been looked through: whatever happened to the order up to this position has been sent.
+   *
+   * @generated from field: int64 position = 2;
+   */
+  position: bigint;
+};
+
+/**
+ * Describes the message ordertrail.v1.WatchHeartbeat.
+ * Use `create(WatchHeartbeatSchema)` to create a new message.
+ */
+export declare const WatchHeartbeatSchema: GenMessage<WatchHeartbeat>;
+
+/**
  * Follows orders from checkout to doorstep.
  *
  * Every command may be sent again with the same request_id, with no further effect. A command that asks for the
@@ -1141,6 +1266,22 @@ export declare const OrderTrackingService: GenService<{
     methodKind: "unary";
     input: typeof CancelOrderRequestSchema;
     output: typeof CancelOrderResponseSchema;
+  },
+  /**
+   * Streams an order as it changes: first as it stands, then after every change, each version once and in order. To go on
+   * after a break, give the version of the last order as from_version: then all that came after it is sent, at whichever
+   * process the call arrives. A reader who falls behind by more than 16 versions gets the newest, which says how many it
+   * passes over. Ends without an error after an order that is DELIVERED or CANCELLED; with UNAVAILABLE when the server shuts
+   * down, UNAUTHENTICATED when the token has run out or is revoked, and NOT_FOUND when the order is the caller's no more.
+   * In REST the stream is one of server-sent events: their data is the order, their id its version, which Last-Event-ID
+   * brings back.
+   *
+   * @generated from rpc ordertrail.v1.OrderTrackingService.WatchTracking
+   */
+  watchTracking: {
+    methodKind: "server_streaming";
+    input: typeof WatchTrackingRequestSchema;
+    output: typeof WatchTrackingResponseSchema;
   },
 }>;
 
