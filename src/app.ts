@@ -27,6 +27,7 @@ import { AUDIT_TREE, createTreeKeeper } from "./audit/tree-keeper.ts";
 import { readTreeState } from "./audit/tree-state.ts";
 import type { AppConfig } from "./config.ts";
 import type { Courier } from "./couriers/courier.ts";
+import { createCouriers } from "./couriers/couriers.ts";
 import { createDeliveries } from "./deliveries.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { evolvePerson, personStream } from "./domain/person.ts";
@@ -87,7 +88,7 @@ export type App = {
 
 /** What an application may be given beside its configuration. */
 export type AppOptions = {
-  /** The delivery providers. */
+  /** The delivery providers; by default those of the configuration. */
   readonly couriers?: readonly Courier[];
 };
 
@@ -101,6 +102,8 @@ const CACHED_STORES = 5000;
 /** For about how long a key that another process has destroyed may still open things here. */
 const LEARN_MS = 1000;
 const FINISH_MS = 10_000;
+/** How often a provider can be asked within the time that it may take altogether. */
+const ATTEMPTS = 2;
 /** How often it is looked for what is overdue. */
 const TIMERS_MS = 1000;
 /** How often unsealed keys that are too old to be used are taken out of memory. */
@@ -115,7 +118,7 @@ export async function createApp(
   config: AppConfig,
   logger: Logger,
   clock = () => new Date(),
-  { couriers = [] }: AppOptions = {},
+  { couriers = createCouriers(config.couriers, config.deliveryAnswerMs / ATTEMPTS, clock) }: AppOptions = {},
 ): Promise<App> {
   const now = clock;
   const stopping = new AbortController();
@@ -267,7 +270,7 @@ export async function createApp(
   });
   const deliveries = parts.use(
     await createDeliveries({
-      ...{ db, couriers, orders, stores, reader, keys, locations, now, logger, ...config },
+      ...{ ...config, db, couriers, orders, stores, reader, keys, locations, now, logger },
       takePoint: ({ orderId, ...point }) => locations.record(orderId, point),
     }),
   );

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { parseIssuers } from "./access/issuers.ts";
 import { parseAuditSeeds } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
+import type { CourierAccounts } from "./couriers/couriers.ts";
 import { parseProxies } from "./doors/proxies.ts";
 import { parseMasterKeys } from "./privacy/master-key.ts";
 import type { DefaultLimits } from "./services/order-limits.ts";
@@ -475,6 +476,93 @@ const SETTINGS = {
     example: "1000",
     parse: wholeNumber(1, 1_000_000),
   }),
+  uberBaseUrl: defaulted({
+    name: "UBER_BASE_URL",
+    description: "Where the API of Uber Direct is.",
+    default: "https://api.uber.com",
+    example: "https://api.uber.com",
+    parse: baseUrl,
+  }),
+  uberAuthUrl: defaulted({
+    name: "UBER_AUTH_URL",
+    description: "Where Uber gives tokens.",
+    default: "https://auth.uber.com/oauth/v2/token",
+    example: "https://auth.uber.com/oauth/v2/token",
+    parse: baseUrl,
+  }),
+  uberCustomerId: optional({
+    name: "UBER_CUSTOMER_ID",
+    description: "The account with Uber Direct. Set with the three below, Uber is one of the delivery providers.",
+    example: "b3c4d5e6-0000-4000-8000-000000000000",
+    parse: (text) => text,
+  }),
+  uberClientId: optional({
+    name: "UBER_CLIENT_ID",
+    description: "The client id of the account.",
+    example: "aBcDeFgH",
+    parse: (text) => text,
+  }),
+  uberClientSecret: optional({
+    name: "UBER_CLIENT_SECRET",
+    description: "Its secret.",
+    example: "a secret of Uber's dashboard",
+    secret: true,
+    parse: (text) => text,
+  }),
+  uberWebhookKey: optional({
+    name: "UBER_WEBHOOK_KEY",
+    description: "The key by which Uber signs what it sends to /webhooks/uber.",
+    example: "a signing key of Uber's dashboard",
+    secret: true,
+    parse: (text) => text,
+  }),
+  doordashBaseUrl: defaulted({
+    name: "DOORDASH_BASE_URL",
+    description: "Where the API of DoorDash Drive is.",
+    default: "https://openapi.doordash.com",
+    example: "https://openapi.doordash.com",
+    parse: baseUrl,
+  }),
+  doordashDeveloperId: optional({
+    name: "DOORDASH_DEVELOPER_ID",
+    description: "The developer id with DoorDash. Set with the three below, DoorDash is one of the delivery providers.",
+    example: "b3c4d5e6-0000-4000-8000-000000000000",
+    parse: (text) => text,
+  }),
+  doordashKeyId: optional({
+    name: "DOORDASH_KEY_ID",
+    description: "The id of the key that signs requests.",
+    example: "b3c4d5e6-0000-4000-8000-000000000001",
+    parse: (text) => text,
+  }),
+  doordashSigningSecret: optional({
+    name: "DOORDASH_SIGNING_SECRET",
+    description: "The key itself, in base64, as the portal shows it.",
+    example: "bm90IGEgc2VjcmV0IGF0IGFsbA==",
+    secret: true,
+    parse: (text) => matching(/^[A-Za-z0-9+/_=-]{16,}$/, text, "must be base64", true),
+  }),
+  doordashWebhookAuthorization: optional({
+    name: "DOORDASH_WEBHOOK_AUTHORIZATION",
+    description: "The Authorization header with which DoorDash is told to come to /webhooks/doordash: long and random.",
+    example: "Basic b3JkZXJ0cmFpbDphIGxvbmcgcmFuZG9tIHNlY3JldA==",
+    secret: true,
+    parse: (text) => matching(/^.{24,}$/, text, "must have 24 characters or more", true),
+  }),
+  inHouseCurrency: defaulted({
+    name: "IN_HOUSE_CURRENCY",
+    description: "The currency of what a delivery by the platform's own drivers costs.",
+    default: "EUR",
+    example: "USD",
+    parse: (text) => matching(/^[A-Z]{3}$/, text, "must be an ISO 4217 code"),
+  }),
+  inHouseFeeMinor: defaulted({
+    name: "IN_HOUSE_FEE_MINOR",
+    description: "What it costs, in the currency's minor unit.",
+    default: "0",
+    example: "299",
+    parse: wholeNumber(0, 1_000_000_000),
+  }),
   deliveryAnswerMs: defaulted({
     name: "DELIVERY_ANSWER_MS",
     description: "How long a delivery provider may take to answer before the next one is asked, in milliseconds.",
@@ -555,6 +643,8 @@ export type Config = Values & {
   /** For connections to MongoDB. */
   readonly mongodbTls: ClientTlsFiles;
   readonly natsTls: ClientTlsFiles;
+  /** Whom deliveries can be asked of. */
+  readonly couriers: CourierAccounts;
   /** How long orders may wait for what, where their store does not say. */
   readonly deadlines: DefaultLimits;
   /** How the mirror of the log in NATS is kept. */
@@ -613,6 +703,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
       maxBytes: values.eventStreamMib * 1024 * 1024,
       replicas: values.eventStreamReplicas,
     },
+    couriers: couriersOf(values),
     cliTls: { caFile: values.cliCaFile, certFile: values.cliCertFile, keyFile: values.cliKeyFile },
   };
 }
@@ -623,6 +714,33 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
  */
 export function loadCliTls(environment: NodeJS.ProcessEnv = process.env): ClientTlsFiles {
   return loadConfig(Object.fromEntries(Object.entries(environment).filter(([name]) => name.startsWith("CLI_")))).cliTls;
+}
+
+/** The accounts with delivery providers that are set. The platform's own drivers need none. */
+function couriersOf(values: Values): CourierAccounts {
+  const { uberCustomerId, uberClientId, uberClientSecret, uberWebhookKey } = values;
+  const { doordashDeveloperId, doordashKeyId, doordashSigningSecret, doordashWebhookAuthorization } = values;
+  return {
+    inHouse: { feeMinor: values.inHouseFeeMinor, currency: values.inHouseCurrency },
+    ...(uberCustomerId !== undefined &&
+      uberClientId !== undefined &&
+      uberClientSecret !== undefined &&
+      uberWebhookKey !== undefined && {
+        uber: {
+          ...{ baseUrl: values.uberBaseUrl, authUrl: values.uberAuthUrl, customerId: uberCustomerId, clientId: uberClientId },
+          ...{ clientSecret: uberClientSecret, webhookKey: uberWebhookKey },
+        },
+      }),
+    ...(doordashDeveloperId !== undefined &&
+      doordashKeyId !== undefined &&
+      doordashSigningSecret !== undefined &&
+      doordashWebhookAuthorization !== undefined && {
+        doordash: {
+          ...{ baseUrl: values.doordashBaseUrl, developerId: doordashDeveloperId, keyId: doordashKeyId },
+          ...{ signingSecret: doordashSigningSecret, webhookAuthorization: doordashWebhookAuthorization },
+        },
+      }),
+  };
 }
 
 function tlsFiles(
@@ -652,6 +770,10 @@ function notForProduction(environment: NodeJS.ProcessEnv, { production, corsOrig
       ? [`${names.join(" or ")} must be set in production; for example ${example}`]
       : [],
   );
+  for (const name of ["UBER_BASE_URL", "UBER_AUTH_URL", "DOORDASH_BASE_URL"]) {
+    if (textOf(environment, name)?.startsWith("http://"))
+      problems.push(`${name} must be an address with https:// in production: what goes there is personal`);
+  }
   if (corsOrigins?.includes("*")) problems.push("CORS_ORIGINS must not be * in production: list the origins of your own pages");
   problems.push(...guessableKeys(environment));
   return problems;
@@ -701,11 +823,24 @@ const DEPENDENT: readonly (readonly [needed: string, dependent: string])[] = [
   ["CLI_CERT_FILE", "CLI_KEY_FILE"],
 ];
 
+/** An account with a delivery provider is of use only as a whole. */
+const ACCOUNTS: readonly (readonly string[])[] = [
+  ["UBER_CUSTOMER_ID", "UBER_CLIENT_ID", "UBER_CLIENT_SECRET", "UBER_WEBHOOK_KEY"],
+  ["DOORDASH_DEVELOPER_ID", "DOORDASH_KEY_ID", "DOORDASH_SIGNING_SECRET", "DOORDASH_WEBHOOK_AUTHORIZATION"],
+];
+
 function contradictions(environment: NodeJS.ProcessEnv, values: Partial<Values>): string[] {
   const isSet = (name: string) => textOf(environment, name) !== undefined;
   const problems = DEPENDENT.flatMap(([needed, dependent]) =>
     isSet(dependent) && !isSet(needed) ? [`${dependent} is set, but ${needed} is not: set both`] : [],
   );
+  for (const account of ACCOUNTS) {
+    const missing = account.filter((name) => !isSet(name));
+    if (missing.length > 0 && missing.length < account.length)
+      problems.push(
+        `${account.filter(isSet).join(" and ")} ${account.length - missing.length === 1 ? "is" : "are"} set, but ${missing.join(" and ")} not: set all of them, or none`,
+      );
+  }
   if (isSet("MASTER_KEYS") && isSet("MASTER_KEYS_FILE")) problems.push("MASTER_KEYS and MASTER_KEYS_FILE are both set: set one");
   if (isSet("AUDIT_KEYS") && isSet("AUDIT_KEYS_FILE")) problems.push("AUDIT_KEYS and AUDIT_KEYS_FILE are both set: set one");
   const { defaultDeadlineMs, maxDeadlineMs, tokenIssuers = [], jwtIssuer, production } = values;
@@ -737,9 +872,15 @@ function wholeNumber(least: number, most: number): (text: string) => number {
   };
 }
 
-function matching(pattern: RegExp, text: string, rule: string): string {
-  if (!pattern.test(text)) throw new Error(`is "${text}", but ${rule}`);
+function matching(pattern: RegExp, text: string, rule: string, isSecret = false): string {
+  if (!pattern.test(text)) throw new Error(isSecret ? rule : `is "${text}", but ${rule}`);
   return text;
+}
+
+function baseUrl(text: string): string {
+  if (!URL.canParse(text) || !/^https?:$/.test(new URL(text).protocol))
+    throw new Error(`is "${text}", but must be an address with https://`);
+  return text.replace(/\/+$/, "");
 }
 
 /** Shows nothing of the text, as it may hold a password. MongoDB's own addresses list several hosts, which URL does not read. */

@@ -11,11 +11,14 @@ import { type Mongod, startMongod } from "../embedded/mongod.ts";
 import { type NatsServer, startNatsServer } from "../embedded/nats-server.ts";
 import type { ServerName } from "../embedded/server-binaries.ts";
 import { createLogger, logTo } from "../logger.ts";
+import { startSandbox } from "../sandbox/sandbox.ts";
 import { EXIT } from "./exit-codes.ts";
 import { claimInstance, type InstanceAddresses } from "./instance.ts";
 import { publicAddress } from "./public-address.ts";
 
 const TOKEN_SECONDS = 12 * 3600;
+/** How long a courier of the sandbox takes from one stage to the next. */
+const SANDBOX_STAGE_MS = 4000;
 
 /** Registers `start`: runs Ordertrail until it is asked to end, with servers of its own where no address is given. */
 export function registerStart(program: Command): void {
@@ -41,15 +44,26 @@ async function run(config: Config, logger: Logger): Promise<void> {
   const mongodbUrl = config.mongodbUrl ?? (await keepOwn("mongod", startMongod, config, logger, cleanup));
   const natsUrl = config.natsUrl ?? (await keepOwn("nats-server", startNatsServer, config, logger, cleanup));
   const { createApp } = await loading;
-  const app = await createApp({ ...config, mongodbUrl, natsUrl }, logger);
+  let http: string | undefined;
+  const sandbox = playsProviders(config)
+    ? cleanup.use(await startSandbox({ webhooksTo: () => http, stageMs: SANDBOX_STAGE_MS }))
+    : undefined;
+  const couriers = { ...config.couriers, ...(sandbox && { uber: sandbox.uber.settings, doordash: sandbox.doordash.settings }) };
+  const app = await createApp({ ...config, couriers, mongodbUrl, natsUrl }, logger);
   cleanup.defer(() => app.stop());
+  http = app.addresses.http;
 
   const addresses = { ...app.addresses, mongodb: publicAddress(mongodbUrl), nats: publicAddress(natsUrl) };
   await lock.publish(addresses, app.serverNames);
-  const text = await welcome(config, addresses, app.serverNames.grpc !== undefined);
+  const text = await welcome(config, addresses, app.serverNames.grpc !== undefined, sandbox !== undefined);
   const asked = await Promise.race([ending, Promise.resolve(undefined)]);
   if (asked === undefined) process.stdout.write(text);
   logger.info({ signal: await ending }, "ending: calls under way are finished first");
+}
+
+/** Whether delivery providers are played on this machine: in development, and when there is an account with neither. */
+function playsProviders({ production, couriers }: Config): boolean {
+  return !production && !couriers.uber && !couriers.doordash;
 }
 
 /** Runs a server of this instance's own, with its data in DATA_DIR, until the stack is disposed of; returns its address. */
@@ -99,7 +113,7 @@ function whenAskedToEnd(): Promise<NodeJS.Signals> {
   return promise;
 }
 
-async function welcome(config: Config, addresses: InstanceAddresses, grpcTls: boolean): Promise<string> {
+async function welcome(config: Config, addresses: InstanceAddresses, grpcTls: boolean, sandbox: boolean): Promise<string> {
   const { grpc, http, mongodb, nats } = addresses;
   return `
 Ordertrail is ready.
@@ -108,7 +122,7 @@ Ordertrail is ready.
   Connect, REST  ${http}
   MongoDB        ${mongodb}
   NATS           ${nats}
-${config.production ? "" : await firstSteps(config, addresses, grpcTls)}
+${sandbox ? "  Deliveries     Uber and DoorDash are played here; set their accounts to have real couriers\n" : ""}${config.production ? "" : await firstSteps(config, addresses, grpcTls)}
 Ctrl-C ends it; the data stays in ${config.dataDir}.
 
 `;

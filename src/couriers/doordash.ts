@@ -223,7 +223,7 @@ function pointOf(fields: JsonFields): Delivery["point"] {
 
 function moneyOf(fields: JsonFields): Money | undefined {
   const amount = fields.number("fee");
-  const currency = fields.text("currency").toUpperCase() || "USD";
+  const currency = fields.text("currency").toUpperCase();
   if (amount === undefined || !Number.isSafeInteger(amount) || amount < 0 || !/^[A-Z]{3}$/.test(currency)) return undefined;
   return create(MoneySchema, { amountMinor: BigInt(amount), currency });
 }
