@@ -7,8 +7,6 @@ import { eventually } from "../support/eventually.ts";
 import { anEntry, type TestLog, testLog } from "../support/log.ts";
 import { createOrderWriter, folded, orderIds, orderTracking, projected, projectorOf, soon } from "./orders.ts";
 
-/** The revision of the code under test. */
-const CURRENT = 2;
 const NAME = "order_tracking";
 
 describe("a projector", () => {
@@ -149,10 +147,11 @@ describe("the lease of a projection", () => {
     await using log = await testLog();
     const checkpoints = checkpointsOf(log.db);
     await runOnce(log, await createOrderWriter(log.appender).append("one"));
-    const first = await acquireLease(checkpoints, NAME, "first", CURRENT, 600);
-    expect(await acquireLease(checkpoints, NAME, "second", CURRENT, 600)).toBeUndefined();
+    const current = orderTracking(log.db, log.reader).revision;
+    const first = await acquireLease(checkpoints, NAME, "first", current, 600);
+    expect(await acquireLease(checkpoints, NAME, "second", current, 600)).toBeUndefined();
     const second = await eventually(async () => {
-      const lease = await acquireLease(checkpoints, NAME, "second", CURRENT, 600);
+      const lease = await acquireLease(checkpoints, NAME, "second", current, 600);
       expect(lease).toBeDefined();
       return lease;
     });
