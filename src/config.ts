@@ -556,10 +556,9 @@ const SETTINGS = {
     example: "USD",
     parse: (text) => matching(/^[A-Z]{3}$/, text, "must be an ISO 4217 code"),
   }),
-  inHouseFeeMinor: defaulted({
+  inHouseFeeMinor: optional({
     name: "IN_HOUSE_FEE_MINOR",
-    description: "What it costs, in the currency's minor unit.",
-    default: "0",
+    description: "What it costs, in the currency's minor unit. Set, the platform's own drivers are one of the delivery providers.",
     example: "299",
     parse: wholeNumber(0, 1_000_000_000),
   }),
@@ -716,12 +715,12 @@ export function loadCliTls(environment: NodeJS.ProcessEnv = process.env): Client
   return loadConfig(Object.fromEntries(Object.entries(environment).filter(([name]) => name.startsWith("CLI_")))).cliTls;
 }
 
-/** The accounts with delivery providers that are set. The platform's own drivers need none. */
+/** The delivery providers that are set: accounts, and a price for the platform's own drivers. */
 function couriersOf(values: Values): CourierAccounts {
   const { uberCustomerId, uberClientId, uberClientSecret, uberWebhookKey } = values;
   const { doordashDeveloperId, doordashKeyId, doordashSigningSecret, doordashWebhookAuthorization } = values;
   return {
-    inHouse: { feeMinor: values.inHouseFeeMinor, currency: values.inHouseCurrency },
+    ...(values.inHouseFeeMinor !== undefined && { inHouse: { feeMinor: values.inHouseFeeMinor, currency: values.inHouseCurrency } }),
     ...(uberCustomerId !== undefined &&
       uberClientId !== undefined &&
       uberClientSecret !== undefined &&

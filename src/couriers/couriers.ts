@@ -7,7 +7,7 @@ import { createUber, type UberSettings } from "./uber.ts";
 export type CourierAccounts = {
   readonly uber?: Omit<UberSettings, "timeoutMs">;
   readonly doordash?: Omit<DoorDashSettings, "timeoutMs">;
-  readonly inHouse: InHouseSettings;
+  readonly inHouse?: InHouseSettings;
 };
 
 /** The delivery providers that there is an account with. `timeoutMs` is what one attempt to call may take. */
@@ -15,6 +15,6 @@ export function createCouriers({ uber, doordash, inHouse }: CourierAccounts, tim
   return [
     ...(uber ? [createUber({ ...uber, timeoutMs }, clock)] : []),
     ...(doordash ? [createDoorDash({ ...doordash, timeoutMs }, clock)] : []),
-    createInHouse(inHouse, clock),
+    ...(inHouse ? [createInHouse(inHouse, clock)] : []),
   ];
 }
