@@ -29,6 +29,17 @@ const CONVENIENCES: readonly (readonly [string, NodeJS.ProcessEnv, RegExp])[] = 
     { TOKEN_ISSUERS: '[{"issuer":"a","jwks_url":"http://b/keys","audience":"c","roles":["customer"]}]' },
     /^TOKEN_ISSUERS must have a jwks_url with https:\/\/ for a in production, unless it is on this machine/,
   ],
+  ["Uber played in the clear", { UBER_BASE_URL: "http://127.0.0.1:1" }, /^UBER_BASE_URL must be an address with https:\/\/ in production/],
+  [
+    "Uber's tokens in the clear",
+    { UBER_AUTH_URL: "http://127.0.0.1:1" },
+    /^UBER_AUTH_URL must be an address with https:\/\/ in production/,
+  ],
+  [
+    "DoorDash played in the clear",
+    { DOORDASH_BASE_URL: "http://127.0.0.1:2" },
+    /^DOORDASH_BASE_URL must be an address with https:\/\/ in prod/,
+  ],
   ["a master key of its own", { MASTER_KEYS: "" }, /^MASTER_KEYS or MASTER_KEYS_FILE must be set in production; for example/],
   ["a file of erasures of its own", { ERASURES_FILE: "" }, /^ERASURES_FILE must be set in production; for example/],
   ["an origin of its own for checkpoints", { AUDIT_ORIGIN: "" }, /^AUDIT_ORIGIN must be set in production; for example/],
@@ -95,6 +106,22 @@ describe("loadConfig", () => {
   it.each(CONVENIENCES)("refuses in production, and allows otherwise: %s", (_convenience, environment, problem) => {
     expect(problemsOf({ ...PRODUCTION, ...environment })).toEqual([expect.stringMatching(problem)]);
     expect(() => loadConfig({ ...PRODUCTION, ...environment, NODE_ENV: "development" })).not.toThrow();
+  });
+
+  it("takes an account with a delivery provider as a whole, and shows nothing of its secrets", () => {
+    const account = { UBER_CUSTOMER_ID: "c", UBER_CLIENT_ID: "i", UBER_CLIENT_SECRET: "s3cret", UBER_WEBHOOK_KEY: "k3y" };
+    expect(loadConfig({}).couriers).toEqual({});
+    expect(loadConfig({ ...account, IN_HOUSE_FEE_MINOR: "250" }).couriers).toMatchObject({
+      uber: { baseUrl: "https://api.uber.com", customerId: "c", clientSecret: "s3cret" },
+      inHouse: { feeMinor: 250, currency: "EUR" },
+    });
+    expect(problemsOf({ UBER_CLIENT_SECRET: "s3cret", UBER_WEBHOOK_KEY: "k3y" })).toEqual([
+      "UBER_CLIENT_SECRET and UBER_WEBHOOK_KEY are set, but UBER_CUSTOMER_ID and UBER_CLIENT_ID not: set all of them, or none",
+    ]);
+    const wrong = problemsOf({ DOORDASH_SIGNING_SECRET: "not base64!", DOORDASH_WEBHOOK_AUTHORIZATION: "short" }).join();
+    expect(wrong).toContain("DOORDASH_SIGNING_SECRET must be base64");
+    expect(wrong).toContain("DOORDASH_WEBHOOK_AUTHORIZATION must have 24 characters or more");
+    expect(wrong).not.toMatch(/not base64!|"short"/);
   });
 
   it("refuses in production all of them at once", () => {
