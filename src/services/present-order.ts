@@ -1,5 +1,5 @@
 import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
@@ -18,6 +18,8 @@ import {
   RecipientSchema,
   type StatusChange,
   StatusChangeSchema,
+  type Waiting as WaitingMessage,
+  WaitingSchema,
 } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { Snapshot } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
@@ -96,12 +98,12 @@ function present({ state, version, position, location }: Presentable, opened: Op
     items: [...state.items],
     version,
     position: BigInt(position),
-    createdAt: timestampFromDate(state.createdAt),
-    updatedAt: timestampFromDate(state.updatedAt),
+    createdAt: timestampOf(state.createdAt),
+    updatedAt: timestampOf(state.updatedAt),
     ...(state.metadata && { metadata: state.metadata }),
     ...(opened.recipient && { recipient: opened.recipient }),
-    ...(state.readyAt && { readyAt: timestampFromDate(state.readyAt) }),
-    ...(state.eta && { eta: timestampFromDate(state.eta) }),
+    ...(state.readyAt && { readyAt: timestampOf(state.readyAt) }),
+    ...(state.eta && { eta: timestampOf(state.eta) }),
     substitutionPolicy: state.substitutionPolicy,
     ...(state.waiting && { waitingFor: presentWaiting(state.waiting) }),
   };
@@ -120,14 +122,29 @@ function present({ state, version, position, location }: Presentable, opened: Op
     const { reason, actor, at, previousStatus } = state.cancellation;
     // A person's own words are sealed, as the note of the step.
     const words = opened.notes[state.history.findLastIndex((step) => step.status === OrderStatus.CANCELLED)];
-    shown.cancellation = { reason: reason || (words ?? ""), actor, cancelledAt: timestampFromDate(at), previousStatus };
+    shown.cancellation = { reason: reason || (words ?? ""), actor, cancelledAt: timestampOf(at), previousStatus };
   }
   if (state.proof) {
-    const deliveredAt = timestampFromDate(state.proof.deliveredAt);
+    const deliveredAt = timestampOf(state.proof.deliveredAt);
     shown.proofOfDelivery = Object.assign(opened.proof ?? create(ProofOfDeliverySchema), { deliveredAt });
   }
   return create(OrderTrackingSchema, shown);
 }
+
+/** Times as they are shown: those of a state are shared with later ones, and are made once. */
+const shownTimes = new WeakMap<Date, Timestamp>();
+
+function timestampOf(time: Date): Timestamp {
+  let shown = shownTimes.get(time);
+  if (!shown) {
+    shown = timestampFromDate(time);
+    shownTimes.set(time, shown);
+  }
+  return shown;
+}
+
+/** What an order waits for, as it is shown, likewise. */
+const shownWaits = new WeakMap<Waiting, WaitingMessage>();
 
 /** Steps as they are shown, without a note. A step never changes and later states of the order share it, so it is made once. */
 const shownSteps = new WeakMap<StatusStep, StatusChange>();
@@ -136,7 +153,7 @@ function presentStep(step: StatusStep, note: string): StatusChange {
   const known = note === "" ? shownSteps.get(step) : undefined;
   if (known) return known;
   const { status, previousStatus, at, actor, inferred } = step;
-  const shown = create(StatusChangeSchema, { status, previousStatus, timestamp: timestampFromDate(at), actor, note, inferred });
+  const shown = create(StatusChangeSchema, { status, previousStatus, timestamp: timestampOf(at), actor, note, inferred });
   if (note === "") shownSteps.set(step, shown);
   return shown;
 }
@@ -147,30 +164,35 @@ function presentSubstitution(substitution: SubstitutionState) {
     substitutionId,
     reason,
     status,
-    proposedAt: timestampFromDate(proposedAt),
+    proposedAt: timestampOf(proposedAt),
     ...(originalItem && { originalItem }),
     ...(replacementItem && { replacementItem }),
-    ...(resolvedAt && { resolvedAt: timestampFromDate(resolvedAt) }),
+    ...(resolvedAt && { resolvedAt: timestampOf(resolvedAt) }),
     ...(resolvedBy && { resolvedBy }),
   };
 }
 
-function presentWaiting({ deadline, since, dueAt, escalatesAt, remindedAt, escalatedAt }: Waiting) {
-  return {
+function presentWaiting(waiting: Waiting): WaitingMessage {
+  const known = shownWaits.get(waiting);
+  if (known) return known;
+  const { deadline, since, dueAt, escalatesAt, remindedAt, escalatedAt } = waiting;
+  const shown = create(WaitingSchema, {
     deadline,
-    since: timestampFromDate(since),
-    dueAt: timestampFromDate(dueAt),
-    escalatesAt: timestampFromDate(escalatesAt),
-    ...(remindedAt && { remindedAt: timestampFromDate(remindedAt) }),
-    ...(escalatedAt && { escalatedAt: timestampFromDate(escalatedAt) }),
-  };
+    since: timestampOf(since),
+    dueAt: timestampOf(dueAt),
+    escalatesAt: timestampOf(escalatesAt),
+    ...(remindedAt && { remindedAt: timestampOf(remindedAt) }),
+    ...(escalatedAt && { escalatedAt: timestampOf(escalatedAt) }),
+  });
+  shownWaits.set(waiting, shown);
+  return shown;
 }
 
 function presentLocation({ latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt }: DriverPoint) {
   return {
     latitude,
     longitude,
-    recordedAt: timestampFromDate(recordedAt),
+    recordedAt: timestampOf(recordedAt),
     ...(headingDeg !== undefined && { headingDeg }),
     ...(speedMps !== undefined && { speedMps }),
     ...(accuracyM !== undefined && { accuracyM }),
