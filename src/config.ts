@@ -562,6 +562,13 @@ const SETTINGS = {
     example: "299",
     parse: wholeNumber(0, 1_000_000_000),
   }),
+  sandboxStepMs: defaulted({
+    name: "SANDBOX_STEP_MS",
+    description: "How long a courier of the providers that `start` plays in development takes from one step to the next, in milliseconds.",
+    default: "4000",
+    example: "500",
+    parse: wholeNumber(50, 600_000),
+  }),
   deliveryAnswerMs: defaulted({
     name: "DELIVERY_ANSWER_MS",
     description: "How long a delivery provider may take to answer before the next one is asked, in milliseconds.",

@@ -1,15 +1,19 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
+import type { DescService } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { issueDevelopmentToken } from "../access/development-token.ts";
 import { createDevelopmentKeys } from "../access/keys.ts";
 import { type Config, loadConfig } from "../config.ts";
 import { DeliveryProvider, OrderStatus } from "../gen/ordertrail/events/v1/values_pb.js";
+import { DeliveryService } from "../gen/ordertrail/v1/delivery_service_pb.js";
+import { OperationsService } from "../gen/ordertrail/v1/operations_service_pb.js";
 import type { OrderTracking } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import { OrderTrackingService } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
 import { parseIdentifier } from "./audit-arguments.ts";
+import { DEMO_PROVIDERS, DEMO_RECIPIENT, type DemoClients, type DemoProvider, followCourier, requestCourier } from "./demo-delivery.ts";
 import { EXIT } from "./exit-codes.ts";
 import { findInstance } from "./instance.ts";
 import { connectTransport, grpcTransport } from "./instance-calls.ts";
@@ -30,7 +34,11 @@ const STORE: Caller = { role: "store", subject: "clerk-1", storeId: "store-1" };
 const CUSTOMER: Caller = { role: "customer", subject: "customer-1" };
 const UBER: Caller = { role: "partner", subject: "uber" };
 const DRIVER: Caller = { role: "driver", subject: "driver-1" };
+const OPERATOR: Caller = { role: "operator", subject: "demo" };
 const TOKEN_SECONDS = 300;
+const STEPS_UNTIL_PICKING = 4;
+
+type DemoOptions = { readonly order?: string; readonly pause: number; readonly courier?: DemoProvider };
 
 /** Registers `demo`: drives an order through its life against the running instance, and shows each step. */
 export function registerDemo(program: Command): void {
@@ -38,38 +46,47 @@ export function registerDemo(program: Command): void {
     .command("demo")
     .description("drive an order from SUBMITTED to DELIVERED against the running instance, and show each step as it happens")
     .option("--order <id>", "the order_id to use (default: a new one)", parseIdentifier)
-    .option("--pause <ms>", "how long to wait between two steps, in milliseconds", wholeNumber, 300);
-  command.action(
-    async ({ order: orderId = `demo-${randomBytes(4).toString("hex")}`, pause: pauseMs }: { order?: string; pause: number }) => {
-      const config = loadConfig();
-      const instance = await findInstance(config.dataDir);
-      if (!instance?.addresses)
-        return command.error(`error: no instance runs with the data in ${config.dataDir}: npm start`, { exitCode: EXIT.notRunning });
-      if (config.production)
-        return command.error("error: demo makes its own tokens, and production accepts none of those", {
-          exitCode: EXIT.failed,
-        });
-      await drive(
-        orderId,
-        pauseMs,
-        await clientsOf(config, { ...instance, addresses: instance.addresses, tlsFiles: config.cliTls }),
-        (line) => command.configureOutput().writeOut?.(line),
-      );
-    },
-  );
+    .option("--pause <ms>", "how long to wait between two steps, in milliseconds", wholeNumber, 300)
+    .addOption(
+      new Option(
+        "--courier <provider>",
+        "have it delivered by a provider that `start` plays on this machine, and show its driver move; takes half a minute",
+      ).choices(Object.keys(DEMO_PROVIDERS)),
+    );
+  command.action(async ({ order: orderId = `demo-${randomBytes(4).toString("hex")}`, pause: pauseMs, courier }: DemoOptions) => {
+    const config = loadConfig();
+    const instance = await findInstance(config.dataDir);
+    if (!instance?.addresses)
+      return command.error(`error: no instance runs with the data in ${config.dataDir}: npm start`, { exitCode: EXIT.notRunning });
+    if (config.production)
+      return command.error("error: demo makes its own tokens, and production accepts none of those", {
+        exitCode: EXIT.failed,
+      });
+    if (courier && (config.couriers.uber || config.couriers.doordash))
+      return command.error("error: there is an account with a delivery provider, and a demonstration sends no real couriers", {
+        exitCode: EXIT.failed,
+      });
+    const clients = await clientsOf(config, { ...instance, addresses: instance.addresses, tlsFiles: config.cliTls });
+    const print = (line: string) => command.configureOutput().writeOut?.(line);
+    printHead(orderId, print);
+    await drive(courier ? lifeUntilPicking(orderId) : lifeOf(orderId), pauseMs, clients, print);
+    if (courier) await deliver(orderId, courier, clients, print);
+    print(`\nIts history: npm run -s ordertrail -- log show ${orderId}\n`);
+  });
 }
 
-async function drive(
-  orderId: string,
-  pauseMs: number,
-  clients: (step: Step) => Promise<Tracking>,
-  print: (line: string) => void,
-): Promise<void> {
+type Print = (line: string) => void;
+type Clients = <Service extends DescService>(service: Service, by: Caller, door: Door) => Promise<Client<Service>>;
+
+function printHead(orderId: string, print: Print): void {
   print(
     `order ${orderId}\n\n${"position".padStart(8)}  ${"took".padStart(7)}  ${"status".padEnd(24)}${"by".padEnd(20)}${"over".padEnd(9)}what\n`,
   );
-  for (const step of lifeOf(orderId)) {
-    const tracking = await clients(step);
+}
+
+async function drive(steps: readonly Step[], pauseMs: number, clients: Clients, print: Print): Promise<void> {
+  for (const step of steps) {
+    const tracking = await clients(OrderTrackingService, step.by, step.door);
     const startedAt = performance.now();
     const { order } = await step.take(tracking);
     if (!order) throw new Error(`the answer to ${step.what} holds no order`);
@@ -80,13 +97,33 @@ async function drive(
     );
     await pause(pauseMs);
   }
-  print(`\nIts history: npm run -s ordertrail -- log show ${orderId}\n`);
 }
 
-/** A client for the caller and the door of a step. */
-async function clientsOf(config: Config, instance: CalledInstance): Promise<(step: Step) => Promise<Tracking>> {
+/** The rest of the life of an order that is being picked, in the hands of a provider. */
+async function deliver(orderId: string, provider: DemoProvider, clients: Clients, print: Print): Promise<void> {
+  const line = (order: OrderTracking, by: string, what: string) =>
+    print(
+      `${String(order.position).padStart(8)}  ${"".padStart(7)}  ${OrderStatus[order.currentStatus].padEnd(24)}${by.padEnd(20)}${"".padEnd(9)}${what}\n`,
+    );
+  const asked: DemoClients = {
+    operator: await clients(OperationsService, OPERATOR, "gRPC"),
+    checkout: await clients(DeliveryService, CHECKOUT, "gRPC"),
+    customer: await clients(OrderTrackingService, CUSTOMER, "Connect"),
+  };
+  const requested = await requestCourier(orderId, provider, asked);
+  if (requested) line(requested, "service checkout", `a courier of ${provider} is requested`);
+  const { order: ready } = await (await clients(OrderTrackingService, STORE, "gRPC")).updateStatus({
+    orderId,
+    status: OrderStatus.READY_FOR_PICKUP,
+  });
+  if (ready) line(ready, "store clerk-1", "the order is packed");
+  await followCourier(orderId, asked, (order, what) => line(order, provider, what));
+}
+
+/** Clients for callers and doors. */
+async function clientsOf(config: Config, instance: CalledInstance): Promise<Clients> {
   const keys = await createDevelopmentKeys(config.dataDir);
-  return async ({ by, door }) => {
+  return async (service, by, door) => {
     const token = await issueDevelopmentToken(keys, config, { ...by, expiresInSeconds: TOKEN_SECONDS });
     const authorize: Interceptor = (next) => (request) => {
       request.header.set("authorization", `Bearer ${token}`);
@@ -94,8 +131,13 @@ async function clientsOf(config: Config, instance: CalledInstance): Promise<(ste
     };
     const interceptors = [authorize];
     const transport = door === "gRPC" ? grpcTransport(instance, interceptors) : connectTransport(instance, interceptors);
-    return createClient(OrderTrackingService, transport);
+    return createClient(service, transport);
   };
+}
+
+/** The first steps of a life: until its items are picked. */
+function lifeUntilPicking(orderId: string): readonly Step[] {
+  return lifeOf(orderId).slice(0, STEPS_UNTIL_PICKING);
 }
 
 function lifeOf(orderId: string): Step[] {
@@ -119,7 +161,7 @@ function lifeOf(orderId: string): Step[] {
           customerId: "customer-1",
           deliveryProvider: DeliveryProvider.UBER,
           items: [apples],
-          recipient: { name: "Ada Example", phone: "+4930123456", address: { lines: ["Lindenstraße 1"], city: "Berlin", country: "DE" } },
+          recipient: DEMO_RECIPIENT,
         }),
     },
     move("the store is told", CHECKOUT, OrderStatus.STORE_NOTIFIED),

@@ -17,8 +17,6 @@ import { claimInstance, type InstanceAddresses } from "./instance.ts";
 import { publicAddress } from "./public-address.ts";
 
 const TOKEN_SECONDS = 12 * 3600;
-/** How long a courier of the sandbox takes from one stage to the next. */
-const SANDBOX_STAGE_MS = 4000;
 
 /** Registers `start`: runs Ordertrail until it is asked to end, with servers of its own where no address is given. */
 export function registerStart(program: Command): void {
@@ -46,7 +44,7 @@ async function run(config: Config, logger: Logger): Promise<void> {
   const { createApp } = await loading;
   let http: string | undefined;
   const sandbox = playsProviders(config)
-    ? cleanup.use(await startSandbox({ webhooksTo: () => http, stageMs: SANDBOX_STAGE_MS }))
+    ? cleanup.use(await startSandbox({ webhooksTo: () => http, stageMs: config.sandboxStepMs }))
     : undefined;
   const couriers = { ...config.couriers, ...(sandbox && { uber: sandbox.uber.settings, doordash: sandbox.doordash.settings }) };
   const app = await createApp({ ...config, couriers, mongodbUrl, natsUrl }, logger);

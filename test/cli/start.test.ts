@@ -17,7 +17,7 @@ type Status = { grpc: string; http: string; mongodb: string; nats: string; pid: 
 async function anInstance() {
   const folder = await temporaryFolder();
   const dataDir = join(folder.path, "data");
-  const env = { DATA_DIR: dataDir, GRPC_PORT: "0", HTTP_PORT: "0" };
+  const env = { DATA_DIR: dataDir, GRPC_PORT: "0", HTTP_PORT: "0", SANDBOX_STEP_MS: "700" };
   const started: ChildProcess[] = [];
 
   async function run(args: readonly string[], more: Record<string, string> = {}) {
@@ -115,6 +115,22 @@ describe("ordertrail start", () => {
     expect(leftOver.map(identifyProcess)).toEqual([undefined, undefined]);
     const answer = await fetch(`${after.http}/orders/tracking/kept`, { headers });
     expect(await answer.json()).toMatchObject({ order_id: "kept", current_status: "SUBMITTED" });
+  });
+
+  it("plays delivery providers, and the demonstration shows a driver on the way, but sends none with a real account", async () => {
+    await using instance = await anInstance();
+    const { said } = await instance.start();
+    expect(said.out).toContain("Uber and DoorDash are played here");
+    const { code, out, err } = await instance.run(["demo", "--courier", "uber", "--pause", "0", "--order", "shown"]);
+    expect([code, err]).toEqual([0, ""]);
+    expect(out).toMatch(/PICKING_IN_PROGRESS .*a courier of uber is requested\n/);
+    expect(out.match(/the driver is at \d+\.\d+, \d+\.\d+/g)?.length).toBeGreaterThan(2);
+    expect(out).toMatch(/DRIVER_ASSIGNED[\s\S]*DRIVER_PICKUP_COMPLETE[\s\S]*IN_TRANSIT[\s\S]*DELIVERED/);
+    const account = { UBER_CUSTOMER_ID: "c", UBER_CLIENT_ID: "i", UBER_CLIENT_SECRET: "s", UBER_WEBHOOK_KEY: "k" };
+    expect(await instance.run(["demo", "--courier", "uber"], account)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("sends no real couriers"),
+    });
   });
 
   it("lives on when its mongod dies, and starts another", async () => {
