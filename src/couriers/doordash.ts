@@ -1,6 +1,5 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
-import { create } from "@bufbuild/protobuf";
-import { DeliveryProvider, type Money, MoneySchema } from "../gen/ordertrail/events/v1/values_pb.js";
+import { DeliveryProvider } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
   type Courier,
   CourierError,
@@ -15,6 +14,7 @@ import {
 import { type CourierAnswer, type CourierMetric, createCourierHttp } from "./courier-http.ts";
 import { deliveryKey, parseDeliveryKey } from "./delivery-key.ts";
 import { fieldsOf, type JsonFields } from "./json-fields.ts";
+import { feeOf, linkOf, pointOf } from "./provider-values.ts";
 
 /** An account with DoorDash Drive. */
 export type DoorDashSettings = {
@@ -108,7 +108,7 @@ export function createDoorDash(settings: DoorDashSettings, clock: () => Date): C
     metrics: http.metrics,
     async quote(request, signal) {
       const fields = await call("quote", "POST", "/quotes", signal, creationOf(request));
-      const fee = moneyOf(fields);
+      const fee = feeOf(fields);
       if (fields.text("external_delivery_id") === "" || !fee) throw new CourierError("unknown", "unreadable_answer");
       return {
         quoteId: fields.text("external_delivery_id"),
@@ -191,10 +191,10 @@ function toDelivery(fields: JsonFields, told: CourierStatus | undefined): Delive
     providerDeliveryId,
     status: told ?? STATUSES.get(providerStatus),
     providerStatus,
-    fee: moneyOf(fields),
+    fee: feeOf(fields),
     trackingUrl: linkOf(fields.text("tracking_url")),
     courier: courierOf(providerDeliveryId, fields),
-    point: pointOf(fields),
+    point: pointOf(fields.inside("dasher_location"), fields.time("updated_at") ?? fields.time("created_at")),
     pickupAt: fields.time("pickup_time_estimated"),
     dropoffAt: fields.time("dropoff_time_estimated"),
     endReason: fields.text("cancellation_reason"),
@@ -212,24 +212,6 @@ function courierOf(deliveryId: string, fields: JsonFields): Delivery["courier"] 
     vehicleType: fields.text("dasher_vehicle_type") || fields.text("dasher_vehicle_make"),
     photoUrl: "",
   };
-}
-
-function pointOf(fields: JsonFields): Delivery["point"] {
-  const place = fields.inside("dasher_location");
-  const [latitude, longitude] = [place.number("lat"), place.number("lng")];
-  const at = fields.time("updated_at") ?? fields.time("created_at");
-  return latitude === undefined || longitude === undefined || !at ? undefined : { latitude, longitude, recordedAt: at };
-}
-
-function moneyOf(fields: JsonFields): Money | undefined {
-  const amount = fields.number("fee");
-  const currency = fields.text("currency").toUpperCase();
-  if (amount === undefined || !Number.isSafeInteger(amount) || amount < 0 || !/^[A-Z]{3}$/.test(currency)) return undefined;
-  return create(MoneySchema, { amountMinor: BigInt(amount), currency });
-}
-
-function linkOf(text: string): string {
-  return /^https?:\/\//.test(text) && URL.canParse(text) && text.length <= 500 ? text : "";
 }
 
 /** Nothing signs the body; the header is a shared secret. Compared by digests, so that its length is not told either. */

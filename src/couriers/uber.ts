@@ -1,6 +1,5 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
-import { create } from "@bufbuild/protobuf";
-import { DeliveryProvider, type Money, MoneySchema } from "../gen/ordertrail/events/v1/values_pb.js";
+import { DeliveryProvider } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
   type Courier,
   CourierError,
@@ -15,6 +14,7 @@ import {
 import { type CourierAnswer, type CourierMetric, createCourierHttp } from "./courier-http.ts";
 import { deliveryKey, parseDeliveryKey } from "./delivery-key.ts";
 import { fieldsOf, type JsonFields } from "./json-fields.ts";
+import { feeOf, linkOf, pointOf } from "./provider-values.ts";
 
 /** An account with Uber Direct. */
 export type UberSettings = {
@@ -115,7 +115,7 @@ export function createUber(settings: UberSettings, clock: () => Date): Courier &
     async quote(request, signal) {
       const { body } = await call("quote", "POST", "/delivery_quotes", signal, { ...placesOf(request), ...worthOf(request) });
       const fields = fieldsOf(body);
-      const fee = moneyOf(fields);
+      const fee = feeOf(fields);
       const expiresAt = fields.time("expires");
       if (fields.text("id") === "" || !fee || !expiresAt) throw new CourierError("unknown", "unreadable_answer");
       const minutes = fields.number("pickup_duration");
@@ -221,7 +221,7 @@ function toDelivery(fields: JsonFields): Delivery {
     providerDeliveryId,
     status: STATUSES.get(providerStatus),
     providerStatus,
-    fee: moneyOf(fields),
+    fee: feeOf(fields),
     trackingUrl: linkOf(fields.text("tracking_url")),
     courier: courier.text("name") === "" ? undefined : courierOf(providerDeliveryId, courier),
     point: pointOf(courier.inside("location"), fields.time("updated")),
@@ -240,24 +240,6 @@ function courierOf(deliveryId: string, courier: JsonFields): Delivery["courier"]
     vehicleType: courier.text("vehicle_type"),
     photoUrl: linkOf(courier.text("img_href")),
   };
-}
-
-function pointOf(location: JsonFields, at: Date | undefined): Delivery["point"] {
-  const latitude = location.number("lat");
-  const longitude = location.number("lng");
-  if (latitude === undefined || longitude === undefined || !at) return undefined;
-  return { latitude, longitude, recordedAt: at };
-}
-
-function moneyOf(fields: JsonFields): Money | undefined {
-  const amount = fields.number("fee");
-  const currency = fields.text("currency").toUpperCase();
-  if (amount === undefined || !Number.isSafeInteger(amount) || amount < 0 || !/^[A-Z]{3}$/.test(currency)) return undefined;
-  return create(MoneySchema, { amountMinor: BigInt(amount), currency });
-}
-
-function linkOf(text: string): string {
-  return /^https?:\/\//.test(text) && URL.canParse(text) && text.length <= 500 ? text : "";
 }
 
 /** Header and algorithm: developer.uber.com, webhooks of Direct. */

@@ -38,9 +38,6 @@ const AWAITED: ReadonlyMap<OrderStatus, Limit> = new Map([
   [OrderStatus.DRIVER_ASSIGNED, { deadline: Deadline.PICKUP, seconds: (limits: OrderDeadlines) => limits.pickupSeconds }],
 ]);
 
-/** The statuses in which an order waits for something. */
-export const WAITING_STATUSES: readonly OrderStatus[] = [...AWAITED.keys()];
-
 /** Events after which the same thing is waited for anew: of other proposals, or of another driver. */
 const BEGIN_ANEW: readonly (EventCase | undefined)[] = ["substitutionsProposed", "driverAssigned"];
 
