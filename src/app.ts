@@ -29,6 +29,7 @@ import type { AppConfig } from "./config.ts";
 import type { Courier } from "./couriers/courier.ts";
 import { createCouriers } from "./couriers/couriers.ts";
 import { createDeliveries } from "./deliveries.ts";
+import { type EstimateArrival, estimateArrival } from "./domain/arrival.ts";
 import { evolve, orderStream } from "./domain/order.ts";
 import { evolvePerson, personStream } from "./domain/person.ts";
 import { Unavailable } from "./domain/refusal.ts";
@@ -42,9 +43,11 @@ import { createReadiness } from "./doors/readiness.ts";
 import { Door, Role } from "./gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "./gen/ordertrail/v1/audit_service_pb.js";
 import { AuthService } from "./gen/ordertrail/v1/auth_service_pb.js";
+import { DriverLocationService } from "./gen/ordertrail/v1/driver_location_service_pb.js";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
 import { createNews } from "./live/news.ts";
+import { createPointFeed } from "./live/point-feed.ts";
 import { startRelay } from "./live/relay.ts";
 import { createLogWatch } from "./live/watch.ts";
 import { createAdvisoryWriter } from "./log/advisory-writer.ts";
@@ -71,6 +74,8 @@ import { createProjector } from "./projections/projector.ts";
 import { createAuditService } from "./services/audit-service.ts";
 import { createAuthService } from "./services/auth-service.ts";
 import { served } from "./services/call.ts";
+import { createDriverLocationService } from "./services/driver-location-service.ts";
+import { createLocationIntake } from "./services/location-intake.ts";
 import { createOperationsService } from "./services/operations-service.ts";
 import { createOrderLimits } from "./services/order-limits.ts";
 import { createOrderTrackingService } from "./services/order-tracking-service.ts";
@@ -90,6 +95,8 @@ export type App = {
 export type AppOptions = {
   /** The delivery providers; by default those of the configuration. */
   readonly couriers?: readonly Courier[];
+  /** How it is estimated when a driver arrives; by default by distance and recent speed. */
+  readonly estimateArrival?: EstimateArrival;
 };
 
 const MAX_RESPONSE_BYTES = 32 * 1024 * 1024;
@@ -118,7 +125,7 @@ export async function createApp(
   config: AppConfig,
   logger: Logger,
   clock = () => new Date(),
-  { couriers = createCouriers(config.couriers, config.deliveryAnswerMs / ATTEMPTS, clock) }: AppOptions = {},
+  { couriers = createCouriers(config.couriers, config.deliveryAnswerMs / ATTEMPTS, clock), ...options }: AppOptions = {},
 ): Promise<App> {
   const now = clock;
   const stopping = new AbortController();
@@ -163,10 +170,10 @@ export async function createApp(
 
   const wrapper = await configuredKeyWrapper(config, now);
   const keys = createPersonalKeys(db, wrapper, now);
-  const locations = createDriverLocations(db, ORDER_TRACKING);
-  await locations.ensureIndexes();
+  const stored = createDriverLocations(db, ORDER_TRACKING);
+  await stored.ensureIndexes();
   const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS, others: [AUDIT_TREE] }, [
-    createOrderTrackingProjection(db, reader, locations),
+    createOrderTrackingProjection(db, reader, stored),
     createDeadlinesProjection(db, reader),
   ]);
   parts.defer(() => projector.stop());
@@ -264,19 +271,29 @@ export async function createApp(
   parts.defer(() => watch.stop());
 
   const trackings = createOrderTrackings(db);
+  const { locationStoreMs: storeMs, driverNearMeters: nearMeters, driverArrivedMeters: arrivedMeters } = config;
+  const feed = createPointFeed({ nats, prefix: config.natsPrefix, self, find: stored.find });
+  const locations = createLocationIntake({
+    ...{ orders, stores, keys, locations: stored, feed, watch, storeMs, now, logger },
+    estimateArrival: options.estimateArrival ?? estimateArrival,
+    radii: { nearMeters, arrivedMeters },
+    staleMs: config.locationStaleSeconds * 1000,
+  });
+  parts.defer(() => locations.stop());
   const tracking = createOrderTrackingService({
-    ...{ orders, reader, trackings, locations, projector, watch, keys, now },
+    ...{ orders, reader, trackings, locations, intake: locations, projector, watch, keys, now },
     deadlinesOf: createOrderLimits(stores, config.deadlines),
   });
   const deliveries = parts.use(
     await createDeliveries({
       ...{ ...config, db, couriers, orders, stores, reader, keys, locations, now, logger },
-      takePoint: ({ orderId, ...point }) => locations.record(orderId, point),
+      takePoint: ({ orderId, ...point }) => locations.take([{ orderId, point }], () => true),
     }),
   );
   const services = [
     deliveries.service,
     served(OrderTrackingService, tracking),
+    served(DriverLocationService, createDriverLocationService({ intake: locations, feed, watch, orders, now })),
     served(
       AuditService,
       createAuditService({
@@ -381,6 +398,8 @@ export async function createApp(
   const { retentionDays: days } = config;
   const repeaters = [
     createRepeater("learning of erasures", () => erasures.learn(), LEARN_MS, logger),
+    createRepeater("looking for the points of drivers", feed.look, storeMs, logger),
+    createRepeater("letting go of drivers", async () => locations.forgetIdle(), FORGET_MS, logger),
     createRepeater("forgetting old keys", async () => void keys.forgetOld(), FORGET_MS, logger),
     ...(timers ? [createRepeater("acting on deadlines", timers.act, TIMERS_MS, logger)] : []),
     createRepeater("finishing erasures", async (signal) => void (await erasures.finish(signal)), FINISH_MS, logger),

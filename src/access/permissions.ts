@@ -50,6 +50,11 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
       roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK],
       reach: "own order",
     },
+    "ordertrail.v1.DriverLocationService/StreamLocations": { roles: [SERVICE, DRIVER, PARTNER, OPERATOR], reach: "own order" },
+    "ordertrail.v1.DriverLocationService/WatchDriverLocation": {
+      roles: [SERVICE, CUSTOMER, STORE, DRIVER, PARTNER, AUDITOR, OPERATOR, LINK],
+      reach: "own order",
+    },
     "ordertrail.v1.OperationsService/ListProjections": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/RebuildProjection": { roles: [OPERATOR], reach: "all" },
     "ordertrail.v1.OperationsService/VerifyProjection": { roles: [AUDITOR, OPERATOR], reach: "all" },

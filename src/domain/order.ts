@@ -4,6 +4,7 @@ import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import type { DeliveryJob, Driver, OrderDeadlines, ProposedSubstitution } from "../gen/ordertrail/events/v1/order_events_pb.js";
 import {
   DeliveryProvider,
+  type DriverMilestone,
   type Item,
   OrderStatus,
   type Sealed,
@@ -15,6 +16,7 @@ import { checkDeadline, type Waiting, waitingAfter } from "./order-deadlines.ts"
 import { type CourierJob, type DeliveryCommand, decideDelivery, deliveryChanges } from "./order-delivery.ts";
 import { assign } from "./order-driver.ts";
 import { happened } from "./order-event.ts";
+import { type Milestone, reachMilestone } from "./order-milestones.ts";
 import { statusAfter } from "./order-moves.ts";
 import { checkRole } from "./order-route.ts";
 import { changeStatus } from "./order-status.ts";
@@ -36,6 +38,8 @@ export type OrderState = {
   /** The driver, booked or assigned. Stays known while the goods come back. */
   readonly driver?: Driver | undefined;
   readonly delivery?: DeliveryJob | undefined;
+  /** What the driver has come to on the way since they were assigned, oldest first. */
+  readonly milestones: readonly Milestone[];
   /** The newest request for a courier. */
   readonly job?: CourierJob | undefined;
   readonly eta?: Date | undefined;
@@ -109,6 +113,7 @@ export type OrderCommand =
   | MarkDelivered
   | CancelOrder
   | CheckDeadline
+  | ReachMilestone
   | DeliveryCommand;
 
 /** Begins to track an order. */
@@ -192,6 +197,16 @@ export type CheckDeadline = {
   readonly at: Date;
 };
 
+/** Records what a driver has come to on the way. */
+export type ReachMilestone = {
+  readonly type: "ReachMilestone";
+  readonly milestone: DriverMilestone;
+  /** Whose point it is. */
+  readonly driverId: string;
+  /** When, by the device's clock. */
+  readonly at: Date;
+};
+
 /** What evolve must know of the entry that an event is part of. */
 export type EventContext = {
   readonly actor: Actor;
@@ -226,6 +241,8 @@ function change(state: OrderState, command: Exclude<OrderCommand, InitTracking>,
       return changeStatus(state, command, OrderStatus.CANCELLED, actor);
     case "CheckDeadline":
       return checkDeadline(state, command, actor);
+    case "ReachMilestone":
+      return reachMilestone(state, command);
     case "RequestDelivery":
     case "AcceptDelivery":
     case "DeclineDelivery":
@@ -287,6 +304,7 @@ function untracked(context: EventContext): OrderState {
     status: OrderStatus.UNSPECIFIED,
     deliveryProvider: DeliveryProvider.UNSPECIFIED,
     history: [],
+    milestones: [],
     substitutions: [],
     items: [],
     lateReports: [],
@@ -342,10 +360,19 @@ function changes(before: OrderState, kind: Event["kind"], context: EventContext)
     case "driverBooked":
     case "driverAssigned": {
       const { driver, deliveryProvider, delivery, eta } = kind.value;
-      return driver ? { driver, deliveryProvider, delivery, eta: eta && timestampDate(eta) } : {};
+      if (!driver) return {};
+      const isAnotherWay = driver.driverId !== before.driver?.driverId || before.status === OrderStatus.RETURNING;
+      return {
+        ...{ driver, deliveryProvider, delivery, eta: eta && timestampDate(eta) },
+        ...(isAnotherWay && before.milestones.length > 0 && { milestones: [] }),
+      };
     }
     case "driverUnassigned":
-      return { driver: undefined, delivery: undefined, eta: undefined };
+      return { driver: undefined, delivery: undefined, eta: undefined, milestones: [] };
+    case "driverMilestoneReached": {
+      const { milestone, reachedAt } = kind.value;
+      return { milestones: [...before.milestones, { milestone, at: reachedAt ? timestampDate(reachedAt) : recordedAt }] };
+    }
     case "deliveryRequested":
     case "deliveryAccepted":
     case "deliveryDeclined":

@@ -86,7 +86,11 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
       } else if (isServerStreaming(method)) {
         for (const router of [connect, grpc])
           router.rpc(method, (message, context) => answerStream(dispatcher, method, message, context, stopping));
-      } else throw new Error(`${method.parent.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
+      } else {
+        // HTTP/1.1 carries no two streams at once.
+        for (const router of [connect, grpc])
+          router.rpc({ ...method, methodKind: "server_streaming" } as DescMethodServerStreaming, onlyGrpc);
+      }
     }
   }
   const connectHandlers = handlersByPath(connect);
@@ -109,6 +113,15 @@ export function createConnectDoor({ dispatcher, maxRequestBytes, maxResponseByte
     },
     methodsOf: (path) => connectHandlers.get(path)?.allowedMethods ?? [],
   };
+}
+
+// biome-ignore lint/correctness/useYield: it answers with nothing but an error
+async function* onlyGrpc(_: Message, { values }: HandlerContext): AsyncGenerator<Message> {
+  const refusal = new Refusal(
+    "UNIMPLEMENTED",
+    "this method takes a stream of requests, which is for the gRPC port; over HTTP there is UpdateLocation",
+  );
+  throw toConnectError(refusal, { traceId: values.get(TRACE_ID) });
 }
 
 function handlersByPath({ handlers }: ConnectRouter): ReadonlyMap<string, UniversalHandler> {

@@ -9,7 +9,7 @@ import type { Caller } from "../domain/caller.ts";
 import { loggedPeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { Door, Role } from "../gen/ordertrail/events/v1/values_pb.js";
-import type { AnyHandler, Call, ServedService } from "../services/call.ts";
+import type { AnyHandler, Call, Checked, ServedService } from "../services/call.ts";
 import { bearerToken } from "./bearer-token.ts";
 import { CALLER_LEFT, type CallScope, openScope, type WhenEnded } from "./deadline.ts";
 import { CallFailure, toCallFailure } from "./errors.ts";
@@ -69,6 +69,8 @@ export type Dispatcher = {
   unary(method: DescMethod, read: ReadRequest, incoming: Incoming): Promise<Message>;
   /** Ends by throwing when the caller leaves, the deadline passes or the server shuts down; never as if it were complete. */
   stream(method: DescMethod, read: ReadRequest, incoming: Incoming): AsyncGenerator<Message, void, undefined>;
+  /** As `stream`, of a method that takes a stream of requests, too; each item is what has come since the one before was taken. */
+  exchange(method: DescMethod, requests: AsyncIterable<readonly Message[]>, incoming: Incoming): AsyncGenerator<Message, void, undefined>;
   /** The caller of an HTTP path that is no RPC, named in the permission table as "GET /path", if it is open to them. */
   authorize(path: string, incoming: Whence & Pick<Incoming, "authorization">): Promise<Caller>;
 };
@@ -86,7 +88,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const { verifyToken, denials, trustedProxies, logger, clock, defaultDeadlineMs, maxDeadlineMs, stopping } = options;
   const services = options.services.map(({ desc }) => desc);
   const endpoints = endpointsOf(options.services);
-  const checkRequest = createRequestChecker(services, clock);
+  const checker = createRequestChecker(services, clock);
 
   const peerOf = ({ peer, forwardedFor }: Whence) => peerBehind(trustedProxies, peer, forwardedFor);
 
@@ -106,7 +108,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     findings: Findings,
   ): Promise<{ caller: Caller; request: Message }> {
     const caller = endpoint.isPublic ? ANYBODY : await identify(endpoint.name, authorization, findings);
-    const request = checkRequest(method, await read());
+    const request = checker.check(method, await read());
     findings.about = aboutOf(request);
     return { caller, request };
   }
@@ -140,6 +142,10 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       reauthenticate: async () => {
         if (!endpoint.isPublic) await verifyToken(bearerToken(authorization));
       },
+      recordDenial: (refusal) => {
+        const failure = settle(name, toCallFailure(refusal, traceId), caller, incoming);
+        if (failure.reason !== refusal.reason) throw failure;
+      },
       // A child logger would cost more than the rest of the call's own work.
       log: (what, message) => logger.info({ trace_id: traceId, method: name, ...what }, message),
     };
@@ -165,6 +171,47 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     const endpoint = endpoints.get(method);
     if (!endpoint) throw new Error(`${method.parent.typeName}/${method.name} is not served here`);
     return endpoint;
+  }
+
+  /** Answers a call with a stream, once it has been admitted. */
+  async function* answer(
+    method: DescMethod,
+    incoming: Incoming,
+    admitted: (endpoint: Endpoint, findings: Findings) => Promise<{ caller: Caller; request: Parameters<AnyHandler>[0] }>,
+  ): AsyncGenerator<Message, void, undefined> {
+    const endpoint = endpointOf(method);
+    const startedAt = clock();
+    const { timeoutMs } = incoming;
+    const deadline = timeoutMs === undefined ? undefined : new Date(startedAt.getTime() + timeoutMs);
+    using scope = openScope(incoming.whenEnded, timeoutMs, isCommand(method));
+    const findings: Findings = { about: {} };
+    // What holds when nothing else is found: the reader stops asking for more.
+    let failure: CallFailure | undefined = toCallFailure(CALLER_LEFT, incoming.traceId);
+    let answered = false;
+    try {
+      const { caller, request } = await scope.race(admitted(endpoint, findings));
+      const answers = endpoint.handler(request, callOf(caller, endpoint, incoming, scope.signal, deadline));
+      if (answers instanceof Promise) throw new Error(`the handler of ${endpoint.name} does not stream`);
+      for await (const answer of untilAborted(answers, scope)) {
+        answered = true;
+        yield create(method.output, answer);
+      }
+      failure = undefined;
+    } catch (thrown) {
+      const found = failureOf(thrown, scope.signal, incoming.traceId, findings.about.order_id);
+      // A token that runs out while its caller is being answered is nobody's attempt at anything.
+      failure = answered ? found : settle(endpoint.name, found, findings.caller, incoming);
+      throw failure;
+    } finally {
+      report(endpoint, incoming, findings, startedAt, failure);
+    }
+  }
+
+  /** Each message with the rules that it breaks. */
+  async function* checked(method: DescMethod, requests: AsyncIterable<readonly Message[]>): AsyncGenerator<readonly Checked[]> {
+    for await (const messages of requests) {
+      yield messages.map((message) => ({ message, violations: checker.violations(method, message) }));
+    }
   }
 
   return {
@@ -198,34 +245,14 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       }
     },
 
-    async *stream(method, read, incoming) {
-      const endpoint = endpointOf(method);
-      const startedAt = clock();
-      const { timeoutMs } = incoming;
-      const deadline = timeoutMs === undefined ? undefined : new Date(startedAt.getTime() + timeoutMs);
-      using scope = openScope(incoming.whenEnded, timeoutMs, isCommand(method));
-      const findings: Findings = { about: {} };
-      // What holds when nothing else is found: the reader stops asking for more.
-      let failure: CallFailure | undefined = toCallFailure(CALLER_LEFT, incoming.traceId);
-      let answered = false;
-      try {
-        const { caller, request } = await scope.race(admit(endpoint, method, read, incoming.authorization, findings));
-        const answers = endpoint.handler(request, callOf(caller, endpoint, incoming, scope.signal, deadline));
-        if (answers instanceof Promise) throw new Error(`the handler of ${endpoint.name} does not stream`);
-        for await (const answer of untilAborted(answers, scope)) {
-          answered = true;
-          yield create(method.output, answer);
-        }
-        failure = undefined;
-      } catch (thrown) {
-        const found = failureOf(thrown, scope.signal, incoming.traceId, findings.about.order_id);
-        // A token that runs out while its caller is being answered is nobody's attempt at anything.
-        failure = answered ? found : settle(endpoint.name, found, findings.caller, incoming);
-        throw failure;
-      } finally {
-        report(endpoint, incoming, findings, startedAt, failure);
-      }
-    },
+    stream: (method, read, incoming) =>
+      answer(method, incoming, (endpoint, findings) => admit(endpoint, method, read, incoming.authorization, findings)),
+
+    exchange: (method, requests, incoming) =>
+      answer(method, incoming, async (endpoint, findings) => {
+        const caller = endpoint.isPublic ? ANYBODY : await identify(endpoint.name, incoming.authorization, findings);
+        return { caller, request: checked(method, requests) };
+      }),
 
     async authorize(path, incoming) {
       if (isPublic(path)) return ANYBODY;

@@ -1,10 +1,12 @@
 import { once } from "node:events";
 import { type DescMethod, type DescService, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import {
+  type handleBidiStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
   Metadata,
   type Server,
+  type ServerDuplexStream,
   type ServerUnaryCall,
   type ServerWritableStream,
   type ServiceDefinition,
@@ -31,6 +33,8 @@ export type GrpcServiceOptions = {
   readonly stallTimeoutMs: number;
 };
 
+/** So many messages of a caller wait to be taken. */
+const MOST_GATHERED = 256;
 const NOBODY_READS = new Refusal("CANCELLED", "the answers are not read: the stream is given up");
 
 /** Serves a service of the dispatcher on a grpc-js server. */
@@ -45,8 +49,8 @@ function definitionOf(service: DescService): ServiceDefinition {
       method.localName,
       {
         path: `/${service.typeName}/${method.name}`,
-        requestStream: false,
-        responseStream: method.methodKind === "server_streaming",
+        requestStream: method.methodKind === "bidi_streaming",
+        responseStream: method.methodKind !== "unary",
         requestSerialize: (bytes: Buffer) => bytes,
         requestDeserialize: (bytes: Buffer) => bytes,
         responseSerialize: method.methodKind === "unary" ? encoderOf(method) : rememberingEncoderOf(method),
@@ -81,6 +85,8 @@ function implementationOf(service: DescService, options: GrpcServiceOptions): Un
           return [method.localName, unaryHandler(method, options)];
         case "server_streaming":
           return [method.localName, streamHandler(method, options)];
+        case "bidi_streaming":
+          return [method.localName, exchangeHandler(method, options)];
         default:
           throw new Error(`${service.typeName}/${method.name}: ${method.methodKind} methods are not supported on this door`);
       }
@@ -124,9 +130,63 @@ function streamHandler(
   };
 }
 
+function exchangeHandler(
+  method: DescMethod,
+  { dispatcher, stopping, maxRequestBytes, stallTimeoutMs }: GrpcServiceOptions,
+): handleBidiStreamingCall<Buffer, Message> {
+  return (call) => {
+    const leaving = new AbortController();
+    call.on("cancelled", () => leaving.abort(CALLER_LEFT));
+    const incoming = incomingOf(call, whenAborted(AbortSignal.any([leaving.signal, stopping])));
+    call.sendMetadata(requestIdMetadata(incoming));
+    const requests = gathered(call, (bytes) => decode(method, bytes, maxRequestBytes).message);
+    writeAll(call, dispatcher.exchange(method, requests, incoming), leaving, stallTimeoutMs).then(
+      () => call.end(),
+      (thrown: unknown) => call.emit("error", statusOf(thrown, incoming)),
+    );
+  };
+}
+
+/** What a caller sends, all that has come by the time it is asked for at once. The caller is held up when more comes than is taken. */
+async function* gathered(call: ServerDuplexStream<Buffer, Message>, read: (bytes: Buffer) => Message): AsyncGenerator<readonly Message[]> {
+  let waiting: Message[] = [];
+  let ended = false;
+  let failure: { readonly error: unknown } | undefined;
+  let wake: (() => void) | undefined;
+  call.on("data", (bytes: Buffer) => {
+    try {
+      if (!failure) waiting.push(read(bytes));
+    } catch (error) {
+      failure = { error };
+    }
+    if (waiting.length >= MOST_GATHERED) call.pause();
+    wake?.();
+  });
+  call.on("end", () => {
+    ended = true;
+    wake?.();
+  });
+  for (;;) {
+    if (waiting.length === 0 && !failure && !ended) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      wake = undefined;
+      // The rest of what this turn of the event loop brings comes along.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const taken = waiting;
+    waiting = [];
+    if (call.isPaused()) call.resume();
+    if (taken.length > 0) yield taken;
+    if (failure) throw failure.error;
+    if (ended && waiting.length === 0) return;
+  }
+}
+
 /** Writes no faster than the caller reads, and ends the call when that is too slow. */
 async function writeAll(
-  call: ServerWritableStream<Buffer, Message>,
+  call: ServerWritableStream<Buffer, Message> | ServerDuplexStream<Buffer, Message>,
   messages: AsyncIterable<Message>,
   leaving: AbortController,
   stallTimeoutMs: number,
@@ -145,7 +205,9 @@ async function writeAll(
   }
 }
 
-function incomingOf(call: ServerUnaryCall<Buffer, Message> | ServerWritableStream<Buffer, Message>, whenEnded: WhenEnded): Incoming {
+type AnyCall = ServerUnaryCall<Buffer, Message> | ServerWritableStream<Buffer, Message> | ServerDuplexStream<Buffer, Message>;
+
+function incomingOf(call: AnyCall, whenEnded: WhenEnded): Incoming {
   const { metadata } = call;
   return {
     door: Door.GRPC,

@@ -13,8 +13,12 @@ export type Decoded = {
   readonly violations?: readonly Violation[];
 };
 
-/** The request, if it breaks no rule. Throws a Refusal VALIDATION_FAILED with all that it breaks, up to a hundred. */
-export type RequestChecker = (method: DescMethod, request: Decoded) => Message;
+export type RequestChecker = {
+  /** The request, if it breaks no rule. Throws a Refusal VALIDATION_FAILED with all that it breaks, up to a hundred. */
+  check(method: DescMethod, request: Decoded): Message;
+  /** Which rules a message breaks. */
+  violations(method: DescMethod, message: Message): readonly Violation[];
+};
 
 /** A request of a megabyte can break tens of thousands of rules; a caller learns no more from those. */
 const MAX_VIOLATIONS = 100;
@@ -22,11 +26,18 @@ const MAX_VIOLATIONS = 100;
 /** Checks requests by the rules of their schema, and by those that a schema cannot say. */
 export function createRequestChecker(services: readonly DescService[], clock: () => Date): RequestChecker {
   const validator = createWarmValidator(services);
-  return (method, { message, violations = [] }) => {
-    const found = [...checkSchema(validator, method, message), ...checkTimes(method.input, message), ...checkRequest(message, clock())];
-    const broken = [...violations, ...newViolations(violations, found)];
-    if (broken.length > 0) throw new Refusal("VALIDATION_FAILED", violationsMessage(broken), {}, broken.slice(0, MAX_VIOLATIONS));
-    return message;
+  const violations = (method: DescMethod, message: Message) => [
+    ...checkSchema(validator, method, message),
+    ...checkTimes(method.input, message),
+    ...checkRequest(message, clock()),
+  ];
+  return {
+    violations,
+    check(method, { message, violations: known = [] }) {
+      const broken = [...known, ...newViolations(known, violations(method, message))];
+      if (broken.length > 0) throw new Refusal("VALIDATION_FAILED", violationsMessage(broken), {}, broken.slice(0, MAX_VIOLATIONS));
+      return message;
+    },
   };
 }
 

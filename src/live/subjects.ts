@@ -15,3 +15,6 @@ export const eventStreamName = (prefix: Prefix): string => `${prefix}-events`;
 
 /** Where a process tells the others how far the log reaches now. */
 export const newsSubject = (prefix: Prefix): string => `${prefix}.news`;
+
+/** Where the points of an order's driver go, from the process that takes them to those who watch. */
+export const pointSubject = (prefix: Prefix, orderId: string): string => `${prefix}.locations.${orderId}`;

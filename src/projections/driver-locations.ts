@@ -1,26 +1,20 @@
-import { type Collection, type Db, type Filter, MongoServerError, type UpdateFilter } from "mongodb";
-import { OrderStatus } from "../gen/ordertrail/events/v1/values_pb.js";
+import { type AnyBulkWriteOperation, type Collection, type Db, type Filter, MongoBulkWriteError, type WriteError } from "mongodb";
+import type { DriverPoint } from "../domain/driver-point.ts";
+import { STATUSES_WITH_LOCATION } from "../domain/order-location.ts";
 import { batched } from "../log/batched.ts";
 import { type LocationDocument, type OrderTrackingDocument, statusName } from "./order-tracking-document.ts";
 
-/** Where a driver was, as their device measured it. */
-export type DriverPoint = {
-  readonly latitude: number;
-  readonly longitude: number;
-  readonly headingDeg?: number | undefined;
-  readonly speedMps?: number | undefined;
-  readonly accuracyM?: number | undefined;
-  readonly recordedAt: Date;
-};
+/** Where the driver of an order was last seen, and when they are expected at the customer's, as of then. */
+export type LastPoint = DriverPoint & { readonly eta?: Date | undefined };
 
 /** Where the drivers of the orders now under way were last seen. Not part of the log, and not made of it. */
 export type DriverLocations = {
   /** Creates the collection's index. */
   ensureIndexes(): Promise<void>;
-  /** Keeps a point if it is newer than the one known, by the device's time; answers whether it was. Shows it in `order_tracking`, too, once the order is there. */
-  record(orderId: string, point: DriverPoint): Promise<boolean>;
+  /** Keeps, of each order, the point that is the newest by the device's time. Shows it in `order_tracking`, too, once the order is there. */
+  record(points: ReadonlyMap<string, LastPoint>): Promise<void>;
   /** The newest point of an order. */
-  find(orderId: string): Promise<DriverPoint | undefined>;
+  find(orderId: string): Promise<LastPoint | undefined>;
   /** Forgets the points of orders that have no driver any more. */
   remove(orderIds: readonly string[]): Promise<void>;
   /** Brings every point into a copy of `order_tracking`. */
@@ -33,14 +27,6 @@ type DriverLocationDocument = LocationDocument & {
   readonly stored_at: Date;
 };
 
-/** In which statuses the driver of an order has a place worth showing. */
-export const STATUSES_WITH_LOCATION: ReadonlySet<OrderStatus> = new Set([
-  OrderStatus.DRIVER_ASSIGNED,
-  OrderStatus.DRIVER_PICKUP_COMPLETE,
-  OrderStatus.IN_TRANSIT,
-  OrderStatus.RETURNING,
-]);
-
 const NAMES_WITH_LOCATION = [...STATUSES_WITH_LOCATION].map(statusName);
 const DUPLICATE_KEY = 11000;
 const COPY_BATCH = 1000;
@@ -52,23 +38,28 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
   const points: Collection<DriverLocationDocument> = db.collection("driver_locations");
 
   /** Reads at the same time share a round trip. */
-  const find = batched<string, DriverPoint | undefined>(async (orderIds) => {
+  const find = batched<string, LastPoint | undefined>(async (orderIds) => {
     const found = await points.find({ _id: { $in: [...orderIds] } }).toArray();
     const byOrder = new Map(found.map((document) => [document._id, fromLocationDocument(document)]));
     return orderIds.map((orderId) => byOrder.get(orderId));
   });
 
-  async function keepNewest(orderId: string, location: LocationDocument): Promise<boolean> {
-    const older: Filter<DriverLocationDocument> = { _id: orderId, recorded_at: { $lt: location.recorded_at } };
-    const update: UpdateFilter<DriverLocationDocument> = { $set: location, $currentDate: { stored_at: true } };
+  async function keepNewest(locations: readonly (readonly [string, LocationDocument])[], upsert: boolean): Promise<void> {
+    const updates = locations.map(([orderId, location]): AnyBulkWriteOperation<DriverLocationDocument> => {
+      const filter: Filter<DriverLocationDocument> = { _id: orderId, recorded_at: { $lt: location.recorded_at } };
+      return { updateOne: { filter, update: { $set: location, $currentDate: { stored_at: true } }, upsert } };
+    });
     try {
-      await points.updateOne(older, update, { upsert: true });
-      return true;
+      await points.bulkWrite(updates, { ordered: false });
     } catch (error) {
-      if (!(error instanceof MongoServerError && error.code === DUPLICATE_KEY)) throw error;
+      if (!(error instanceof MongoBulkWriteError) || error.result.getWriteConcernError()) throw error;
+      const failures: readonly WriteError[] = [error.writeErrors].flat();
+      if (!upsert || failures.some(({ code }) => code !== DUPLICATE_KEY)) throw error;
       // There is one already: a newer one, or one that was first stored at this same moment.
-      const { matchedCount } = await points.updateOne(older, update);
-      return matchedCount === 1;
+      await keepNewest(
+        failures.flatMap(({ index }) => (locations[index] ? [locations[index]] : [])),
+        false,
+      );
     }
   }
 
@@ -85,12 +76,12 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
     async ensureIndexes() {
       await points.createIndex({ stored_at: 1 }, { expireAfterSeconds: KEPT_AT_MOST_SECONDS });
     },
-    async record(orderId, point) {
-      const location = toLocationDocument(point);
-      if (!(await keepNewest(orderId, location))) return false;
-      const { filter, update } = show(orderId, location);
-      await db.collection<OrderTrackingDocument>(trackings).updateOne(filter, update);
-      return true;
+    async record(newest) {
+      if (newest.size === 0) return;
+      const locations = [...newest].map(([orderId, point]) => [orderId, toLocationDocument(point)] as const);
+      await keepNewest(locations, true);
+      const shown = locations.map(([orderId, location]) => ({ updateOne: show(orderId, location) }));
+      await db.collection<OrderTrackingDocument>(trackings).bulkWrite(shown, { ordered: false });
     },
     find,
     async remove(orderIds) {
@@ -109,7 +100,7 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
   };
 }
 
-function toLocationDocument(point: DriverPoint): LocationDocument {
+function toLocationDocument(point: LastPoint): LocationDocument {
   return {
     latitude: point.latitude,
     longitude: point.longitude,
@@ -117,11 +108,12 @@ function toLocationDocument(point: DriverPoint): LocationDocument {
     speed_mps: point.speedMps ?? null,
     accuracy_m: point.accuracyM ?? null,
     recorded_at: point.recordedAt,
+    eta: point.eta ?? null,
   };
 }
 
 /** The point of a document. */
-export function fromLocationDocument(location: LocationDocument): DriverPoint {
+export function fromLocationDocument(location: LocationDocument): LastPoint {
   return {
     latitude: location.latitude,
     longitude: location.longitude,
@@ -129,5 +121,6 @@ export function fromLocationDocument(location: LocationDocument): DriverPoint {
     speedMps: location.speed_mps ?? undefined,
     accuracyM: location.accuracy_m ?? undefined,
     recordedAt: location.recorded_at,
+    eta: location.eta ?? undefined,
   };
 }

@@ -17,6 +17,7 @@ import {
 import {
   Deadline,
   DeliveryProvider,
+  DriverMilestone,
   type Item,
   ItemSchema,
   type Money,
@@ -77,6 +78,8 @@ export type LocationDocument = {
   readonly speed_mps: number | null;
   readonly accuracy_m: number | null;
   readonly recorded_at: Date;
+  /** When the driver is expected at the customer's, as of then; absent in points of before that was kept. */
+  readonly eta?: Date | null;
 };
 
 /** A document of `order_tracking` as far as the log tells it. What is absent is null; enum values are their bare names; personal data is sealed. */
@@ -94,6 +97,7 @@ export type OrderDocument = {
     readonly note: SealedDocument | null;
     readonly inferred: boolean;
   }[];
+  readonly milestones: readonly { readonly milestone: string; readonly reached_at: Date }[];
   readonly driver_details: { readonly driver_id: string; readonly vehicle_type: string; readonly personal: SealedDocument | null } | null;
   readonly substitutions: readonly {
     readonly substitution_id: string;
@@ -160,6 +164,7 @@ export function toDocument({ state, version, position }: Snapshot<OrderState>): 
       note: sealedToDocument(step.note),
       inferred: step.inferred,
     })),
+    milestones: state.milestones.map(({ milestone, at }) => ({ milestone: nameOf(DriverMilestone, milestone), reached_at: at })),
     driver_details: state.driver
       ? { driver_id: state.driver.driverId, vehicle_type: state.driver.vehicleType, personal: sealedToDocument(state.driver.personal) }
       : null,
@@ -222,6 +227,7 @@ const PARTS: { readonly [Field in keyof OrderDocument]: keyof OrderState | keyof
   current_status: "status",
   delivery_provider: "deliveryProvider",
   status_history: "history",
+  milestones: "milestones",
   driver_details: "driver",
   substitutions: "substitutions",
   metadata: "metadata",
@@ -272,6 +278,11 @@ export function fromDocument(document: OrderDocument): Snapshot<OrderState> {
         inferred: step.inferred,
       }),
     ),
+    // A document of an older revision, which lists show until it is made anew, has none.
+    milestones: (document.milestones ?? []).map(({ milestone, reached_at }) => ({
+      milestone: valueNamed(DriverMilestone, milestone),
+      at: reached_at,
+    })),
     driver: driverFromDocument(document.driver_details),
     delivery: deliveryFromDocument(document.delivery),
     job: jobFromDocument(document.courier_job),

@@ -1,12 +1,12 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { type Collection, type Filter, MongoBulkWriteError, type UpdateFilter } from "mongodb";
 import { evolve, type OrderState, orderStream } from "../domain/order.ts";
+import { STATUSES_WITH_LOCATION } from "../domain/order-location.ts";
 import { isFinal } from "../domain/order-moves.ts";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { RecordedEntry } from "../log/log-entry.ts";
 import { checkVersions, type LogReader } from "../log/reader.ts";
 import type { Snapshot } from "../log/transact.ts";
-import { STATUSES_WITH_LOCATION } from "./driver-locations.ts";
 import { fromDocument, type OrderDocument, type OrderTrackingDocument, toChanges, toDocument } from "./order-tracking-document.ts";
 import type { ProjectionWriter } from "./projection.ts";
 

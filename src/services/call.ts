@@ -1,6 +1,7 @@
 import type {
   DescMessage,
   DescMethod,
+  DescMethodBiDiStreaming,
   DescMethodServerStreaming,
   DescMethodUnary,
   DescService,
@@ -9,6 +10,7 @@ import type {
   MessageShape,
 } from "@bufbuild/protobuf";
 import type { Caller } from "../domain/caller.ts";
+import type { Refusal, Violation } from "../domain/refusal.ts";
 import type { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 
 /** What a handler knows of a call besides the request. */
@@ -32,6 +34,8 @@ export type Call = {
    * would now be refused with. Costs next to nothing.
    */
   readonly reauthenticate: () => Promise<void>;
+  /** Records that something was denied which does not end the call. Throws what the call is then refused with when there has been too much of it. */
+  readonly recordDenial: (refusal: Refusal) => void;
   /** Writes a line at INFO, with the call's trace id and method. */
   readonly log: (what: object, message: string) => void;
 };
@@ -48,11 +52,25 @@ export type StreamHandler<M extends DescMethodServerStreaming> = (
   call: Call,
 ) => AsyncIterable<MessageInitShape<M["output"]>>;
 
+/** A message of a stream of requests, and which rules it breaks. */
+export type Checked<Request extends Message = Message> = { readonly message: Request; readonly violations: readonly Violation[] };
+
+/**
+ * Answers a stream of requests with a stream. All requests that have come since it last asked come together, and whether one that
+ * breaks a rule ends the call is for the handler to say. At `call.signal` it must throw the signal's reason.
+ */
+export type ExchangeHandler<M extends DescMethodBiDiStreaming> = (
+  requests: AsyncIterable<readonly Checked<MessageShape<M["input"]>>[]>,
+  call: Call,
+) => AsyncIterable<MessageInitShape<M["output"]>>;
+
 type Handler<M extends DescMethod> = M extends DescMethodUnary
   ? UnaryHandler<M>
   : M extends DescMethodServerStreaming
     ? StreamHandler<M>
-    : never;
+    : M extends DescMethodBiDiStreaming
+      ? ExchangeHandler<M>
+      : never;
 
 /** A handler for each method of a service, by the method's local name. */
 export type ServiceHandlers<S extends DescService> = { readonly [Name in keyof S["method"]]: Handler<S["method"][Name]> };
@@ -64,7 +82,9 @@ export type ServedService = {
 };
 
 /** Any handler. A method's type, so that handlers of particular requests are assignable to it. */
-export type AnyHandler = { handle(request: Message, call: Call): Promise<AnyAnswer> | AsyncIterable<AnyAnswer> }["handle"];
+export type AnyHandler = {
+  handle(request: Message | AsyncIterable<readonly Checked[]>, call: Call): Promise<AnyAnswer> | AsyncIterable<AnyAnswer>;
+}["handle"];
 
 type AnyAnswer = MessageInitShape<DescMessage>;
 

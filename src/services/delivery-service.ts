@@ -5,6 +5,7 @@ import { mayAccess } from "../access/permissions.ts";
 import { CourierError, type Quote } from "../couriers/courier.ts";
 import { decide, type OrderState, orderStream } from "../domain/order.ts";
 import { isOpen, type RequestDelivery } from "../domain/order-delivery.ts";
+import { showsLocation } from "../domain/order-location.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { DeliveryProvider } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
@@ -23,7 +24,7 @@ import { type CourierDesk, notEnabled } from "./courier-desk.ts";
 import type { Occasion } from "./courier-reports.ts";
 import type { DeliveryRequests } from "./delivery-request.ts";
 import { recordedOrigin } from "./origin.ts";
-import { presentOrders, STATE_OF, showsLocation } from "./present-order.ts";
+import { presentOrders, STATE_OF } from "./present-order.ts";
 
 export type DeliveryServiceDependencies = {
   readonly orders: Transactor<OrderState>;

@@ -10,13 +10,14 @@ type HistoryEventInit = Exclude<MessageInitShape<typeof HistoryEventSchema>, { r
  */
 export function presentToLink(order: OrderTracking): OrderTracking {
   const { orderId, currentStatus, deliveryProvider, statusHistory, driverDetails, driverLocation } = order;
-  const { version, position, createdAt, updatedAt, readyAt, eta, proofOfDelivery } = order;
+  const { version, position, createdAt, updatedAt, readyAt, eta, proofOfDelivery, milestones } = order;
   return create(OrderTrackingSchema, {
     orderId,
     currentStatus,
     deliveryProvider,
     version,
     position,
+    milestones,
     statusHistory: statusHistory.map(({ status, previousStatus, timestamp, actor, inferred }) => ({
       status,
       previousStatus,
@@ -36,7 +37,7 @@ export function presentToLink(order: OrderTracking): OrderTracking {
 
 /** What of an order's history the holder of a tracking link sees. */
 export function presentEventToLink(event: HistoryEventInit): HistoryEventInit {
-  const { position, version, recordedAt, type, previousStatus, status, actor, inferred } = event;
+  const { position, version, recordedAt, type, previousStatus, status, actor, inferred, milestone } = event;
   return {
     ...(position !== undefined && { position }),
     ...(version !== undefined && { version }),
@@ -46,6 +47,7 @@ export function presentEventToLink(event: HistoryEventInit): HistoryEventInit {
     ...(status !== undefined && { status }),
     ...(actor?.role !== undefined && { actor: { role: actor.role } }),
     ...(inferred !== undefined && { inferred }),
+    ...(milestone !== undefined && { milestone }),
   };
 }
 

@@ -5,32 +5,33 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, mayAccess, scopeOf, seesPersonalData } from "../access/permissions.ts";
 import { isPersonal } from "../domain/caller.ts";
 import { decide, evolve, hasBeen, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
+import { showsLocation, takesLocation } from "../domain/order-location.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { type Origin, OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { DeliveryJobSchema, type OrderDeadlines, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
-import { type OrderTracking, ProofOfDeliverySchema, RecipientSchema } from "../gen/ordertrail/v1/order_tracking_pb.js";
+import { LocationDropReason, type OrderTracking, ProofOfDeliverySchema, RecipientSchema } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { HistoryEventSchema, OrderTrackingService, SubstitutionResolution } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
 import { eventType } from "../log/log-entry.ts";
 import type { LogReader } from "../log/reader.ts";
 import type { Outcome, Snapshot, Transactor } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
-import type { DriverLocations } from "../projections/driver-locations.ts";
 import type { OrderTrackings } from "../projections/order-tracking.ts";
 import type { Projector } from "../projections/projector.ts";
 import type { Call, ServiceHandlers } from "./call.ts";
 import { presentEventToLink } from "./link-view.ts";
+import type { LocationIntake } from "./location-intake.ts";
 import { recordedOrigin } from "./origin.ts";
 import { formatPageToken, pageLimit, parsePageToken } from "./page-token.ts";
-import { type Presentable, presentOrders, sealedContext, showsLocation } from "./present-order.ts";
+import { type Presentable, presentOrders, sealedContext } from "./present-order.ts";
 import { sealDriver } from "./seal-driver.ts";
 import { createWatchTracking, type WatchTrackingDependencies } from "./watch-tracking.ts";
 
 export type OrderTrackingDependencies = WatchTrackingDependencies & {
+  readonly intake: Pick<LocationIntake, "take" | "stored">;
   readonly orders: Transactor<OrderState>;
   readonly reader: LogReader;
   readonly trackings: OrderTrackings;
-  readonly locations: DriverLocations;
   readonly projector: Pick<Projector, "waitFor">;
   readonly keys: PersonalKeys;
   /** How long an order of a store may wait for what. */
@@ -46,7 +47,7 @@ const HEAD_POLL_MS = 20;
 
 /** OrderTrackingService: turns requests into the domain's commands, carries them out, and shows what came of it. */
 export function createOrderTrackingService(dependencies: OrderTrackingDependencies): ServiceHandlers<typeof OrderTrackingService> {
-  const { orders, reader, trackings, locations, projector, keys, deadlinesOf, now } = dependencies;
+  const { orders, reader, trackings, locations, intake, projector, keys, deadlinesOf, now } = dependencies;
 
   /** Carries out a command on an order that the caller may act on, and shows the order after it. */
   async function carryOut(
@@ -229,6 +230,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
             method,
             requestId,
             inferred: event.inferred,
+            ...(event.kind.case === "driverMilestoneReached" && { milestone: event.kind.value.milestone }),
           });
         }
         lastVersion = version;
@@ -313,8 +315,11 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         );
       }
       const recordedAt = request.recordedAt ? timestampDate(request.recordedAt) : now();
-      await locations.record(orderId, { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt });
-      return { order: await show(await locate(snapshot), call) };
+      const point = { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt };
+      const [dropped] = await intake.take([{ orderId, point }], (state) => mayAccess(call.caller, state));
+      await intake.stored(orderId);
+      const order = await show(await locate(snapshot), call);
+      return { order, dropped: dropped ? LocationDropReason[dropped] : LocationDropReason.UNSPECIFIED };
     },
 
     async markDelivered(request, call) {
@@ -340,11 +345,6 @@ function whileWaiting({ signal, stopping }: Call): AbortSignal {
 }
 
 /** An order takes its driver's place from when a driver is known until the delivery has ended. */
-function takesLocation(state: OrderState): boolean {
-  const ended = state.status === OrderStatus.DELIVERED || state.status === OrderStatus.CANCELLED;
-  return !ended && (state.driver !== undefined || showsLocation(state));
-}
-
 function notFound(orderId: string): Refusal {
   return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
 }

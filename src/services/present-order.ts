@@ -2,9 +2,11 @@ import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
+import type { DriverPoint } from "../domain/driver-point.ts";
 import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
 import type { Waiting } from "../domain/order-deadlines.ts";
 import type { JobStatus } from "../domain/order-delivery.ts";
+import { showsLocation } from "../domain/order-location.ts";
 import { OrderStatus, Role, type Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
   DeliveryState,
@@ -23,7 +25,7 @@ import {
 } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { Snapshot } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
-import { type DriverPoint, STATUSES_WITH_LOCATION } from "../projections/driver-locations.ts";
+import type { LastPoint } from "../projections/driver-locations.ts";
 import { presentToLink } from "./link-view.ts";
 
 /** The contexts that bind what is sealed to its place: moved elsewhere, it does not open. */
@@ -36,12 +38,7 @@ export const sealedContext = {
 } as const;
 
 /** An order to show, with where its driver was last seen if that is known. */
-export type Presentable = Snapshot<OrderState> & { readonly location?: DriverPoint | undefined };
-
-/** Whether the place of an order's driver may be shown at present. */
-export function showsLocation(state: OrderState): boolean {
-  return STATUSES_WITH_LOCATION.has(state.status);
-}
+export type Presentable = Snapshot<OrderState> & { readonly location?: LastPoint | undefined };
 
 /** Orders as the API shows them to this caller: personal data only to those who may see it, and while its key exists. */
 export async function presentOrders(orders: readonly Presentable[], caller: Caller, keys: PersonalKeys): Promise<OrderTracking[]> {
@@ -86,7 +83,9 @@ type Opened = {
   readonly notes: readonly string[];
 };
 
-function present({ state, version, position, location }: Presentable, opened: Opened): OrderTracking {
+function present({ state, version, position, location: known }: Presentable, opened: Opened): OrderTracking {
+  const location = showsLocation(state) ? known : undefined;
+  const eta = location?.eta ?? state.eta;
   const shown: MessageInitShape<typeof OrderTrackingSchema> = {
     orderId: state.orderId,
     storeId: state.storeId,
@@ -103,7 +102,8 @@ function present({ state, version, position, location }: Presentable, opened: Op
     ...(state.metadata && { metadata: state.metadata }),
     ...(opened.recipient && { recipient: opened.recipient }),
     ...(state.readyAt && { readyAt: timestampOf(state.readyAt) }),
-    ...(state.eta && { eta: timestampOf(state.eta) }),
+    ...(eta && { eta: timestampOf(eta) }),
+    milestones: state.milestones.map(({ milestone, at }) => ({ milestone, reachedAt: timestampOf(at) })),
     substitutionPolicy: state.substitutionPolicy,
     ...(state.waiting && { waitingFor: presentWaiting(state.waiting) }),
   };
@@ -111,7 +111,7 @@ function present({ state, version, position, location }: Presentable, opened: Op
     const { driverId, vehicleType } = state.driver;
     shown.driverDetails = Object.assign(opened.driver ?? create(DriverDetailsSchema), { driverId, vehicleType });
   }
-  if (location && showsLocation(state)) shown.driverLocation = presentLocation(location);
+  if (location) shown.driverLocation = presentLocation(location);
   const delivery = state.delivery ?? state.job?.delivery;
   if (delivery || state.job) {
     const { providerDeliveryId = "", fee, trackingUrl = "" } = delivery ?? {};
@@ -188,7 +188,8 @@ function presentWaiting(waiting: Waiting): WaitingMessage {
   return shown;
 }
 
-function presentLocation({ latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt }: DriverPoint) {
+/** A point as the API shows it. */
+export function presentLocation({ latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt }: DriverPoint) {
   return {
     latitude,
     longitude,

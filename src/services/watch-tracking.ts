@@ -5,6 +5,7 @@ import { LRUCache } from "lru-cache";
 import { mayAccess } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import { type OrderState, orderStream } from "../domain/order.ts";
+import { showsLocation } from "../domain/order-location.ts";
 import { isFinal } from "../domain/order-moves.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { Role } from "../gen/ordertrail/events/v1/values_pb.js";
@@ -22,7 +23,7 @@ import type { PersonalKeys } from "../privacy/personal-keys.ts";
 import type { DriverLocations } from "../projections/driver-locations.ts";
 import { foldOrder } from "../projections/order-tracking-writer.ts";
 import type { ServiceHandlers } from "./call.ts";
-import { presentOrders, showsLocation } from "./present-order.ts";
+import { presentOrders } from "./present-order.ts";
 
 export type WatchTrackingDependencies = {
   readonly watch: LogWatch;

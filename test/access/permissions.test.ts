@@ -17,10 +17,11 @@ import { DeliveryProvider, OrderStatus, Role } from "../../src/gen/ordertrail/ev
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { DeliveryService } from "../../src/gen/ordertrail/v1/delivery_service_pb.js";
+import { DriverLocationService } from "../../src/gen/ordertrail/v1/driver_location_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 
-const SERVICES = [OrderTrackingService, OperationsService, AuditService, AuthService, DeliveryService];
+const SERVICES = [OrderTrackingService, DriverLocationService, OperationsService, AuditService, AuthService, DeliveryService];
 const RPCS = SERVICES.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`));
 
 /** What is served besides the services, by libraries or as documents. */
@@ -94,7 +95,10 @@ describe("the permission table", () => {
 
   it("opens to the holder of a tracking link the order, its history and the watching of it, and nothing else", () => {
     const opened = RPCS.filter((rpc) => !isPublic(rpc) && isOpenTo(owners.link, rpc));
-    expect(opened).toEqual(["GetTracking", "GetHistory", "WatchTracking"].map((name) => `ordertrail.v1.OrderTrackingService/${name}`));
+    expect(opened).toEqual([
+      ...["GetTracking", "GetHistory", "WatchTracking"].map((name) => `ordertrail.v1.OrderTrackingService/${name}`),
+      "ordertrail.v1.DriverLocationService/WatchDriverLocation",
+    ]);
   });
 
   it("is found incomplete when an RPC is missing", () => {

@@ -46,6 +46,7 @@ describe("an order", () => {
       substitutionPolicy: SubstitutionPolicy.BEST_MATCH,
       deadlines: LIMITS,
       lateReports: [],
+      milestones: [],
       createdAt: NOW,
       updatedAt: NOW,
     });

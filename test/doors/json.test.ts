@@ -99,6 +99,7 @@ describe("writeMessage()", () => {
     expect(writeMessage(OrderTrackingSchema, create(OrderTrackingSchema, { orderId: "o" }))).toEqual({
       order_id: "o",
       status_history: [],
+      milestones: [],
       substitutions: [],
       items: [],
       version: 0,

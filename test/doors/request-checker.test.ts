@@ -9,7 +9,7 @@ import {
   OrderTrackingService,
 } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 
-const check = createRequestChecker([OrderTrackingService], () => new Date("2026-06-01T12:00:00Z"));
+const { check } = createRequestChecker([OrderTrackingService], () => new Date("2026-06-01T12:00:00Z"));
 const SECONDS = 1_780_000_000n;
 
 function brokenBy(...request: Parameters<typeof check>): string[] {

@@ -49,6 +49,7 @@ describe("the REST door", () => {
         ],
         substitutions: [],
         items: [],
+        milestones: [],
         metadata: { channel: "app" },
         version: 2,
         position: "12",

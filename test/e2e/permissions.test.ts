@@ -1,4 +1,4 @@
-import { type DescMethod, type DescMethodStreaming, type DescMethodUnary, fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { type DescMethod, type DescMethodStreaming, type DescMethodUnary, fromJson, isMessage, type JsonObject } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
@@ -9,12 +9,18 @@ import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { DeliveryService } from "../../src/gen/ordertrail/v1/delivery_service_pb.js";
+import {
+  DriverLocationService,
+  type StreamLocationsResponse,
+  StreamLocationsResponseSchema,
+} from "../../src/gen/ordertrail/v1/driver_location_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
+import { LocationDropReason } from "../../src/gen/ordertrail/v1/order_tracking_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { type Bearer, startTestApp, type TestApp, type TestCaller } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
 
-const SERVICES = [OrderTrackingService, OperationsService, AuditService, AuthService, DeliveryService];
+const SERVICES = [OrderTrackingService, DriverLocationService, OperationsService, AuditService, AuthService, DeliveryService];
 const METHODS = new Map<string, DescMethod>(
   SERVICES.flatMap(({ typeName, methods }) => methods.map((method) => [`${typeName}/${method.name}`, method] as const)),
 );
@@ -72,6 +78,12 @@ const CALLED: Readonly<Record<string, Called>> = {
     roles: "SERVICE CUSTOMER STORE OPERATOR",
   },
   "OrderTrackingService/WatchTracking": { order: true, request: {}, roles: `${ALL} LINK` },
+  "DriverLocationService/StreamLocations": {
+    order: true,
+    request: { points: [{ latitude: 1, longitude: 2, recordedAt: new Date().toISOString() }] },
+    roles: "SERVICE DRIVER PARTNER OPERATOR",
+  },
+  "DriverLocationService/WatchDriverLocation": { order: true, request: {}, roles: `${ALL} LINK` },
   "OperationsService/ListProjections": { request: {}, roles: "AUDITOR OPERATOR" },
   "OperationsService/RebuildProjection": { request: { name: "order_tracking" }, roles: "OPERATOR" },
   "OperationsService/VerifyProjection": { request: { name: "order_tracking" }, roles: "AUDITOR OPERATOR" },
@@ -117,7 +129,7 @@ const CHECKOUT = CALLERS[0] as TestCaller;
 const OPERATOR = CALLERS.at(-1) as TestCaller;
 
 /** Streams that go on for as long as somebody listens: their first answer says that they are open. */
-const ENDLESS: readonly string[] = ["WatchTracking"];
+const ENDLESS: readonly string[] = ["WatchTracking", "WatchDriverLocation"];
 
 type Door = "grpc" | "connect" | "rest";
 type Outcome = { readonly code: Code | "ok"; readonly message: string };
@@ -130,7 +142,10 @@ async function overRpc(app: TestApp, door: "grpc" | "connect", bearer: Bearer, m
     else {
       const leave = new AbortController();
       const answer = await transport.stream(method as DescMethodStreaming, leave.signal, undefined, undefined, only(input));
-      for await (const _ of answer.message) if (ENDLESS.includes(method.name)) break;
+      for await (const message of answer.message) {
+        if (isMessage(message, StreamLocationsResponseSchema)) return outcomeOfPoints(message);
+        if (ENDLESS.includes(method.name)) break;
+      }
       leave.abort();
     }
     return { code: "ok", message: "" };
@@ -138,6 +153,12 @@ async function overRpc(app: TestApp, door: "grpc" | "connect", bearer: Bearer, m
     const { code, message } = ConnectError.from(error);
     return { code, message };
   }
+}
+
+/** Points do not end their stream: what one on another's order would be refused with is told of it. */
+function outcomeOfPoints({ dropped: [dropped], examples: [example] }: StreamLocationsResponse): Outcome {
+  if (dropped?.reason !== LocationDropReason.UNKNOWN_ORDER) return { code: "ok", message: "" };
+  return { code: Code.NotFound, message: `${example?.orderId}: ${example?.detail}` };
 }
 
 async function* only<Item>(value: Item): AsyncGenerator<Item> {
@@ -198,7 +219,16 @@ async function bearerOf(app: TestApp, caller: TestCaller, orderId: string): Prom
 
 const isReading = ({ idempotency }: DescMethod) => idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
 
-const servedOver = (door: Door, method: DescMethod) => door !== "rest" || ROUTES.some((route) => route.method === method);
+/** An RPC's request about an order. */
+function requestFor(request: JsonObject, orderId: string): JsonObject {
+  const { points } = request;
+  return Array.isArray(points) ? { points: points.map((point) => ({ ...(point as JsonObject), orderId })) } : { ...request, orderId };
+}
+
+function servedOver(door: Door, method: DescMethod): boolean {
+  if (method.methodKind === "bidi_streaming") return door === "grpc";
+  return door !== "rest" || ROUTES.some((route) => route.method === method);
+}
 
 describe("every RPC of the permission table", () => {
   it("is called here", () => {
@@ -224,7 +254,7 @@ describe("every RPC of the permission table", () => {
         // What changes nothing may be asked of the same orders by all.
         const { own: ownId, other: otherId } = isReading(method) ? first : await makeOrders(app, name);
         const bearer = await bearerOf(app, caller, ownId);
-        const about = (orderId: string) => (order ? { ...request, orderId } : request);
+        const about = (orderId: string) => (order ? requestFor(request, orderId) : request);
         const own = await outcomeOf(app, door, bearer, method, about(ownId));
         const other = await outcomeOf(app, door, bearer, method, about(otherId));
         const none = await outcomeOf(app, door, bearer, method, about(otherId.replace("other-", "none-")));
@@ -258,7 +288,7 @@ describe("every RPC of the permission table", () => {
       const name = `ordertrail.v1.${rpc}`;
       const method = METHODS.get(name) as DescMethod;
       if (!servedOver(door, method)) continue;
-      const full = order ? { ...request, orderId: "order-1" } : request;
+      const full = order ? requestFor(request, "order-1") : request;
       const outcomes = [];
       for (const bearer of ["", "nonsense", ...(isPublic(name) ? CALLERS : [])])
         outcomes.push(await outcomeOf(app, door, bearer, method, full));

@@ -53,7 +53,7 @@ describe("restoring a backup of before an erasure", () => {
     ]);
   });
 
-  it.each(["the whole database", "the keys alone"])("is noticed by a process that runs on: %s", { timeout: 90_000 }, async (what) => {
+  it.each(["the whole database", "the keys alone"])("is noticed by a process that runs on: %s", { timeout: 150_000 }, async (what) => {
     await using database = await testDatabase();
     await using folder = await temporaryFolder();
     const environment = { DATABASE_NAME: database.name, DATA_DIR: folder.path };
@@ -73,7 +73,7 @@ describe("restoring a backup of before an erasure", () => {
         await eventually(async () => {
           expect(app.log.slice(before).join("")).toContain("erased again");
           expect(await database.db.collection("personal_keys").distinct("person")).toEqual(["customer-bob"]);
-        }, 25_000);
+        }, 60_000);
         expect((await tracking.getTracking({ orderId: "one" })).order?.recipient).toBeUndefined();
         expect((await tracking.getTracking({ orderId: "two" })).order?.recipient).toMatchObject(recipient);
         await eventually(() => expect(app.log.slice(before).join("")).toContain("start every process anew"));

@@ -20,7 +20,7 @@ function order(orderId: string, minute: number, more: Partial<OrderDocument> = {
   };
   return {
     ...toDocument({
-      state: { ...state, history: [], substitutions: [], items: [], lateReports: [], substitutionPolicy: 0 },
+      state: { ...state, history: [], milestones: [], substitutions: [], items: [], lateReports: [], substitutionPolicy: 0 },
       version: 1,
       position: 1,
     }),

@@ -7,6 +7,7 @@ import { DeliveryJobSchema, DriverSchema, OrderDeadlinesSchema } from "../../src
 import {
   Deadline,
   DeliveryProvider,
+  DriverMilestone,
   ItemSchema,
   MoneySchema,
   OrderStatus,
@@ -92,6 +93,7 @@ const order: fc.Arbitrary<Snapshot<OrderState>> = fc.record({
     status,
     deliveryProvider: anyOf(DeliveryProvider),
     history: fc.array(step, { maxLength: 5 }),
+    milestones: fc.array(fc.record({ milestone: anyOf(DriverMilestone), at: date }), { maxLength: 4 }),
     driver: maybe(driver),
     delivery: maybe(delivery),
     job: maybe(job),

@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Actor, Deadline, DeliveryProvider, Item, Money, OrderStatus, SubstitutionPolicy, SubstitutionStatus } from "../events/v1/values_pb.js";
+import type { Actor, Deadline, DeliveryProvider, DriverMilestone, Item, Money, OrderStatus, SubstitutionPolicy, SubstitutionStatus } from "../events/v1/values_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -110,7 +110,7 @@ export declare type OrderTracking = Message<"ordertrail.v1.OrderTracking"> & {
   readyAt?: Timestamp | undefined;
 
   /**
-   * When it is expected at the customer's.
+   * When it is expected at the customer's: by the driver's distance and recent speed, or else as the provider said.
    *
    * @generated from field: google.protobuf.Timestamp eta = 14;
    */
@@ -178,6 +178,13 @@ export declare type OrderTracking = Message<"ordertrail.v1.OrderTracking"> & {
    * @generated from field: ordertrail.v1.Waiting waiting_for = 23;
    */
   waitingFor?: Waiting | undefined;
+
+  /**
+   * What its driver has come to on the way, oldest first.
+   *
+   * @generated from field: repeated ordertrail.v1.ReachedMilestone milestones = 24;
+   */
+  milestones: ReachedMilestone[];
 };
 
 /**
@@ -185,6 +192,33 @@ export declare type OrderTracking = Message<"ordertrail.v1.OrderTracking"> & {
  * Use `create(OrderTrackingSchema)` to create a new message.
  */
 export declare const OrderTrackingSchema: GenMessage<OrderTracking>;
+
+/**
+ * A point of the way that a driver has come to.
+ *
+ * @generated from message ordertrail.v1.ReachedMilestone
+ */
+export declare type ReachedMilestone = Message<"ordertrail.v1.ReachedMilestone"> & {
+  /**
+   * Which one.
+   *
+   * @generated from field: ordertrail.events.v1.DriverMilestone milestone = 1;
+   */
+  milestone: DriverMilestone;
+
+  /**
+   * When, by the clock of the driver's device.
+   *
+   * @generated from field: google.protobuf.Timestamp reached_at = 2;
+   */
+  reachedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message ordertrail.v1.ReachedMilestone.
+ * Use `create(ReachedMilestoneSchema)` to create a new message.
+ */
+export declare const ReachedMilestoneSchema: GenMessage<ReachedMilestone>;
 
 /**
  * Something that an order waits for.
@@ -707,6 +741,81 @@ export declare type Delivery = Message<"ordertrail.v1.Delivery"> & {
  * Use `create(DeliverySchema)` to create a new message.
  */
 export declare const DeliverySchema: GenMessage<Delivery>;
+
+/**
+ * Why a point was not taken.
+ *
+ * @generated from enum ordertrail.v1.LocationDropReason
+ */
+export enum LocationDropReason {
+  /**
+   * It was taken.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A field is missing, or is not what it may be.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_INVALID = 1;
+   */
+  INVALID = 1,
+
+  /**
+   * There is no order of this name that the caller may report on.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_UNKNOWN_ORDER = 2;
+   */
+  UNKNOWN_ORDER = 2,
+
+  /**
+   * The order has no driver yet, or has ended.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_NO_DRIVER = 3;
+   */
+  NO_DRIVER = 3,
+
+  /**
+   * A point of this time is there already.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_DUPLICATE = 4;
+   */
+  DUPLICATE = 4,
+
+  /**
+   * A later point is there already.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_OUT_OF_ORDER = 5;
+   */
+  OUT_OF_ORDER = 5,
+
+  /**
+   * Measured too long ago to be of use; five minutes, or as configured.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_STALE = 6;
+   */
+  STALE = 6,
+
+  /**
+   * Measured more than a minute ahead of the server's clock.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_FUTURE = 7;
+   */
+  FUTURE = 7,
+
+  /**
+   * Over 200 km/h away from the point before. When three in a row agree with each other, it was that one which was wrong.
+   *
+   * @generated from enum value: LOCATION_DROP_REASON_IMPOSSIBLE = 8;
+   */
+  IMPOSSIBLE = 8,
+}
+
+/**
+ * Describes the enum ordertrail.v1.LocationDropReason.
+ */
+export declare const LocationDropReasonSchema: GenEnum<LocationDropReason>;
 
 /**
  * Where a request for a courier stands.

@@ -4,8 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Actor, DeliveryProvider, Door, Item, OrderStatus, SubstitutionPolicy } from "../events/v1/values_pb.js";
-import type { Delivery, DriverDetails, OrderTracking, ProofOfDelivery, Recipient } from "./order_tracking_pb.js";
+import type { Actor, DeliveryProvider, Door, DriverMilestone, Item, OrderStatus, SubstitutionPolicy } from "../events/v1/values_pb.js";
+import type { Delivery, DriverDetails, LocationDropReason, OrderTracking, ProofOfDelivery, Recipient } from "./order_tracking_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -417,6 +417,13 @@ export declare type HistoryEvent = Message<"ordertrail.v1.HistoryEvent"> & {
    * @generated from field: string note = 12;
    */
   note: string;
+
+  /**
+   * Of a DriverMilestoneReached: which one.
+   *
+   * @generated from field: ordertrail.events.v1.DriverMilestone milestone = 13;
+   */
+  milestone: DriverMilestone;
 };
 
 /**
@@ -882,17 +889,24 @@ export declare type UpdateLocationRequest = Message<"ordertrail.v1.UpdateLocatio
 export declare const UpdateLocationRequestSchema: GenMessage<UpdateLocationRequest>;
 
 /**
- * The order after the point was taken.
+ * The order, and whether the point was taken.
  *
  * @generated from message ordertrail.v1.UpdateLocationResponse
  */
 export declare type UpdateLocationResponse = Message<"ordertrail.v1.UpdateLocationResponse"> & {
   /**
-   * The order, with the version and position that this command led to.
+   * The order as it stands.
    *
    * @generated from field: ordertrail.v1.OrderTracking order = 1;
    */
   order?: OrderTracking | undefined;
+
+  /**
+   * Why the point was not taken; unspecified when it was.
+   *
+   * @generated from field: ordertrail.v1.LocationDropReason dropped = 2;
+   */
+  dropped: LocationDropReason;
 };
 
 /**
@@ -1238,7 +1252,7 @@ export declare const OrderTrackingService: GenService<{
     output: typeof AssignDriverResponseSchema;
   },
   /**
-   * Takes the driver's place. Points older than the newest known are ignored. Kept apart from the order's history.
+   * Takes the driver's place, and says so if it does not. Kept apart from the order's history, but for milestones.
    *
    * @generated from rpc ordertrail.v1.OrderTrackingService.UpdateLocation
    */

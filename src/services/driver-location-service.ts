@@ -1,0 +1,260 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
+import { mayAccess } from "../access/permissions.ts";
+import type { OrderState } from "../domain/order.ts";
+import { showsLocation } from "../domain/order-location.ts";
+import { isFinal } from "../domain/order-moves.ts";
+import { Refusal, type Violation } from "../domain/refusal.ts";
+import {
+  type DriverLocationService,
+  type DriverLocationUpdateSchema,
+  type DroppedPoint,
+  DroppedPointSchema,
+  type LocationPoint,
+  type StreamLocationsRequest,
+  type StreamLocationsResponseSchema,
+  type WatchDriverLocationResponse,
+  WatchDriverLocationResponseSchema,
+} from "../gen/ordertrail/v1/driver_location_service_pb.js";
+import { LocationDropReason } from "../gen/ordertrail/v1/order_tracking_pb.js";
+import { openLocationWatch } from "../live/location-watch.ts";
+import type { PointFeed } from "../live/point-feed.ts";
+import type { LogWatch, News } from "../live/watch.ts";
+import type { Snapshot, Transactor } from "../log/transact.ts";
+import type { LastPoint } from "../projections/driver-locations.ts";
+import { foldOrder } from "../projections/order-tracking-writer.ts";
+import type { Checked, ServiceHandlers } from "./call.ts";
+import type { LocationIntake, NotTaken, Reported } from "./location-intake.ts";
+import { presentLocation } from "./present-order.ts";
+
+type Order = Snapshot<OrderState>;
+type Response = MessageInitShape<typeof StreamLocationsResponseSchema>;
+type Update = Exclude<MessageInitShape<typeof DriverLocationUpdateSchema>, { readonly $typeName: string }>;
+
+const POINTS_A_RESPONSE = 1000;
+const RESPONSE_MS = 5000;
+const MOST_EXAMPLES = 20;
+/** For so many orders at most that are not the caller's a denial is recorded, each once. */
+const MOST_DENIED = 1000;
+
+/** What is said of a point that was not taken. */
+export const WHY_DROPPED: Readonly<Record<NotTaken, string>> = {
+  UNKNOWN_ORDER: "there is no such order that you may report on",
+  NO_DRIVER: "the order has no driver on the way",
+  DUPLICATE: "a point of this time is there already",
+  OUT_OF_ORDER: "a later point is there already",
+  STALE: "it was measured too long ago",
+  FUTURE: "it was measured in the future: set the device's clock",
+  IMPOSSIBLE: "it is over 200 km/h away from the point before",
+};
+
+/** DriverLocationService: points of drivers in, and out to those who watch. */
+export function createDriverLocationService({
+  intake,
+  feed,
+  watch,
+  orders,
+  now,
+}: {
+  readonly intake: LocationIntake;
+  readonly feed: PointFeed;
+  readonly watch: LogWatch;
+  readonly orders: Pick<Transactor<OrderState>, "read">;
+  readonly now: () => Date;
+}): ServiceHandlers<typeof DriverLocationService> {
+  async function readOwn(orderId: string, may: (state: OrderState) => boolean): Promise<Order> {
+    const order = await orders.read(orderId);
+    if (!order || !may(order.state)) throw notFound(orderId);
+    return order;
+  }
+
+  async function after(order: Order, news: News): Promise<Order> {
+    if (news.kind === "quiet") return order;
+    const upTo = news.kind === "entry" ? news.recorded.entry.version : news.upTo;
+    if (upTo <= order.version) return order;
+    if (news.kind === "entry" && upTo === order.version + 1) return foldOrder(order, news.recorded);
+    return (await orders.read(order.state.orderId)) ?? order;
+  }
+
+  return {
+    async *streamLocations(requests, call) {
+      const tally = createTally();
+      const denied = new Set<string>();
+      const mayReport = (state: OrderState) => mayAccess(call.caller, state);
+      for await (const batch of orEvery(RESPONSE_MS, requests, () => tally.isOwed())) {
+        if (batch) {
+          await call.reauthenticate();
+          const { points, reported } = readPoints(batch);
+          const judged = await intake.take(reported, mayReport);
+          let next = 0;
+          for (const { point, broken } of points) {
+            const reason = broken === undefined ? judged[next++] : "INVALID";
+            if (!reason) tally.take();
+            else tally.drop(point, reason, broken ?? WHY_DROPPED[reason as NotTaken]);
+            if (reason !== "UNKNOWN_ORDER" || denied.size >= MOST_DENIED || denied.has(point.orderId)) continue;
+            denied.add(point.orderId);
+            call.recordDenial(notFound(point.orderId));
+          }
+        }
+        if (!batch || tally.isDue()) yield tally.response(false);
+      }
+      yield tally.response(true);
+    },
+
+    async *watchDriverLocation({ orderId }, call) {
+      const may = (state: OrderState) => mayAccess(call.caller, state);
+      // Begun before the order and its last point are read, so that nothing falls between.
+      using watcher = await openLocationWatch({ feed, watch }, orderId, call.signal);
+      let order = await readOwn(orderId, may);
+      let shown = await shownPoint(order);
+      if (shown) watcher.offer(shown, shown.eta);
+      else yield show(order, undefined);
+      if (isFinal(order.state.status)) return;
+      for (;;) {
+        const news = await watcher.next();
+        await call.reauthenticate();
+        if (news.kind === "point") {
+          if (!showsLocation(order.state)) continue;
+          shown = { ...news.point, eta: news.eta };
+          yield show(order, shown, news.skipped);
+          continue;
+        }
+        const before = order.state;
+        order = await after(order, news.news);
+        if (!may(order.state)) throw notFound(orderId);
+        const { status, driver } = order.state;
+        const isReplaced = before.driver?.driverId !== driver?.driverId;
+        if (isReplaced) {
+          watcher.forget();
+          shown = undefined;
+        }
+        if (isReplaced || before.status !== status) {
+          // A driver who was booked early has reported before there was anything to show.
+          if (!showsLocation(before)) shown = await shownPoint(order);
+          if (!showsLocation(order.state)) shown = undefined;
+          yield show(order, shown);
+          if (isFinal(status)) return;
+        } else if (news.news.kind === "quiet") yield heartbeat(news.news.position);
+      }
+    },
+  };
+
+  async function shownPoint({ state }: Order): Promise<LastPoint | undefined> {
+    return showsLocation(state) ? await intake.find(state.orderId) : undefined;
+  }
+
+  function heartbeat(position: number): WatchDriverLocationResponse {
+    const value = { serverTime: timestampFromDate(now()), position: BigInt(position) };
+    return create(WatchDriverLocationResponseSchema, { kind: { case: "heartbeat", value } });
+  }
+}
+
+function show({ state }: Order, point: LastPoint | undefined, skippedPoints = 0): WatchDriverLocationResponse {
+  const eta = point?.eta ?? state.eta;
+  const value: Update = {
+    currentStatus: state.status,
+    driverId: state.driver?.driverId ?? "",
+    skippedPoints,
+    ...(point && { location: presentLocation(point) }),
+    ...(eta && !isFinal(state.status) && { eta: timestampFromDate(eta) }),
+  };
+  return create(WatchDriverLocationResponseSchema, { kind: { case: "update", value } });
+}
+
+/** The points of messages, each with what is wrong with it if it breaks a rule, and those that break none. */
+function readPoints(messages: readonly Checked<StreamLocationsRequest>[]) {
+  const points: { readonly point: LocationPoint; readonly broken: string | undefined }[] = [];
+  const reported: Reported[] = [];
+  for (const { message, violations } of messages) {
+    const brokenAt = violations.length === 0 ? undefined : brokenPoints(violations);
+    for (const [index, point] of message.points.entries()) {
+      const broken = brokenAt?.get(index);
+      points.push({ point, broken });
+      const { orderId, latitude = 0, longitude = 0, headingDeg, speedMps, accuracyM, recordedAt } = point;
+      if (broken !== undefined || !recordedAt) continue;
+      const at = new Date(timestampMs(recordedAt));
+      reported.push({ orderId, point: { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt: at } });
+    }
+  }
+  return { points, reported };
+}
+
+/** What is wrong with which points of a message, by their index. */
+function brokenPoints(violations: readonly Violation[]): ReadonlyMap<number, string> {
+  const broken = new Map<number, string>();
+  for (const { field, detail } of violations) {
+    const [, index, inside = ""] = /^points\[(\d+)\]\.?(.*)$/.exec(field) ?? [];
+    if (index === undefined) throw new Error(`a rule of ${field} is of no point`);
+    if (!broken.has(Number(index))) broken.set(Number(index), `${inside} ${detail}`);
+  }
+  return broken;
+}
+
+/** Counts what becomes of the points of a stream. */
+function createTally() {
+  let received = 0;
+  let taken = 0;
+  let told = 0;
+  const dropped = new Map<LocationDropReason, number>();
+  let examples: DroppedPoint[] = [];
+  return {
+    take() {
+      received++;
+      taken++;
+    },
+    drop({ orderId, recordedAt }: LocationPoint, why: NotTaken | "INVALID", detail: string) {
+      received++;
+      const reason = LocationDropReason[why];
+      dropped.set(reason, (dropped.get(reason) ?? 0) + 1);
+      if (examples.length < MOST_EXAMPLES)
+        examples.push(
+          create(DroppedPointSchema, {
+            ...{ number: BigInt(received), orderId: orderId.slice(0, 64), reason, detail },
+            ...(recordedAt && { recordedAt }),
+          }),
+        );
+    },
+    isOwed: () => received > told,
+    isDue: () => received - told >= POINTS_A_RESPONSE,
+    response(final: boolean): Response {
+      told = received;
+      const response = {
+        ...{ received: BigInt(received), taken: BigInt(taken), final, examples },
+        dropped: [...dropped].map(([reason, count]) => ({ reason, count: BigInt(count) })),
+      };
+      examples = [];
+      return response;
+    },
+  };
+}
+
+/** What comes; and undefined whenever nothing has come for a time, or much has, while something is owed. */
+async function* orEvery<Item>(ms: number, items: AsyncIterable<Item>, isOwed: () => boolean): AsyncGenerator<Item | undefined> {
+  const iterator = items[Symbol.asyncIterator]();
+  const ended = new AbortController();
+  let tick: Promise<"tick"> | undefined;
+  try {
+    let next = iterator.next();
+    for (;;) {
+      if (isOwed()) tick ??= pause(ms, "tick" as const, { signal: ended.signal });
+      tick?.catch(() => undefined);
+      const found = await (tick ? Promise.race([next, tick]) : next);
+      if (found === "tick") {
+        tick = undefined;
+        if (isOwed()) yield undefined;
+        continue;
+      }
+      if (found.done) return;
+      next = iterator.next();
+      next.catch(() => undefined);
+      yield found.value;
+    }
+  } finally {
+    ended.abort();
+  }
+}
+
+function notFound(orderId: string): Refusal {
+  return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
+}
