@@ -9,6 +9,7 @@ import { appendAtSize } from "./append-at-size.ts";
 import { auditTree } from "./audit-tree.ts";
 import { auditVerify } from "./audit-verify.ts";
 import { emmett } from "./emmett.ts";
+import { locations } from "./locations.ts";
 import type { Bench, Measure, Row } from "./measure.ts";
 import { type PreparedLog, prepareLog } from "./prepared-log.ts";
 import { processes } from "./processes.ts";
@@ -25,6 +26,7 @@ const MEASURES: readonly Measure[] = [
   emmett,
   processes,
   relay,
+  locations,
   rpc,
   access,
   watch,

@@ -3,6 +3,7 @@ import { pathToString, type ReflectMessage, reflect } from "@bufbuild/protobuf/r
 import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { createValidator, type Validator } from "@bufbuild/protovalidate";
 import { Refusal, type Violation } from "../domain/refusal.ts";
+import { hasOnlyGoodPoints } from "../services/point-rules.ts";
 import { checkRequest } from "../services/request-rules.ts";
 import { violationsMessage } from "./errors.ts";
 
@@ -16,7 +17,7 @@ export type Decoded = {
 export type RequestChecker = {
   /** The request, if it breaks no rule. Throws a Refusal VALIDATION_FAILED with all that it breaks, up to a hundred. */
   check(method: DescMethod, request: Decoded): Message;
-  /** Which rules a message breaks. */
+  /** Which rules a message of a stream breaks. */
   violations(method: DescMethod, message: Message): readonly Violation[];
 };
 
@@ -26,15 +27,15 @@ const MAX_VIOLATIONS = 100;
 /** Checks requests by the rules of their schema, and by those that a schema cannot say. */
 export function createRequestChecker(services: readonly DescService[], clock: () => Date): RequestChecker {
   const validator = createWarmValidator(services);
-  const violations = (method: DescMethod, message: Message) => [
+  const findAll = (method: DescMethod, message: Message) => [
     ...checkSchema(validator, method, message),
     ...checkTimes(method.input, message),
     ...checkRequest(message, clock()),
   ];
   return {
-    violations,
+    violations: (method, message) => (hasOnlyGoodPoints(message) ? [] : findAll(method, message)),
     check(method, { message, violations: known = [] }) {
-      const broken = [...known, ...newViolations(known, violations(method, message))];
+      const broken = [...known, ...newViolations(known, findAll(method, message))];
       if (broken.length > 0) throw new Refusal("VALIDATION_FAILED", violationsMessage(broken), {}, broken.slice(0, MAX_VIOLATIONS));
       return message;
     },
