@@ -1,8 +1,5 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { NatsConnection, Subscription } from "nats";
 import type { DriverPoint } from "../domain/driver-point.ts";
-import { DriverPointsSchema } from "../gen/ordertrail/internal/v1/driver_points_pb.js";
 import type { NatsClient } from "../nats/nats-client.ts";
 import { type Prefix, pointSubject } from "./subjects.ts";
 
@@ -39,6 +36,7 @@ export type PointFeedOptions = {
  */
 export function createPointFeed({ nats, prefix, self, find }: PointFeedOptions): PointFeed {
   const orders = new Map<string, Listened>();
+  const asSelf = { reply: self };
   /** When NATS was last seen to be away. */
   let awayAt = performance.now();
 
@@ -75,7 +73,7 @@ export function createPointFeed({ nats, prefix, self, find }: PointFeedOptions):
     publish(orderId, news) {
       const listened = orders.get(orderId);
       if (listened) tell(listened, news);
-      nats?.connected()?.publish(pointSubject(prefix, orderId), encode(news), { reply: self });
+      nats?.connected()?.publish(pointSubject(prefix, orderId), encode(news), asSelf);
     },
 
     subscribe(orderId, listener) {
@@ -99,20 +97,46 @@ export function createPointFeed({ nats, prefix, self, find }: PointFeedOptions):
   };
 }
 
+/** What stands first in a message; another would be of a format that is not known here. */
+const FORMAT = 1;
+const HEADER_NUMBERS = 2;
+const POINT_NUMBERS = 6;
+
+/** 64-bit floating-point numbers, little-endian: the format, the ETA, and six for each point; times in ms since 1970, NaN for what is absent. */
 function encode({ points, eta }: PointNews): Uint8Array {
-  const shown = points.map(({ recordedAt, ...point }) => ({ ...point, recordedAt: timestampFromDate(recordedAt) }));
-  return toBinary(DriverPointsSchema, create(DriverPointsSchema, { points: shown, ...(eta && { eta: timestampFromDate(eta) }) }));
+  const numbers = new Float64Array(HEADER_NUMBERS + POINT_NUMBERS * points.length);
+  numbers[0] = FORMAT;
+  numbers[1] = eta ? eta.getTime() : Number.NaN;
+  let at = HEADER_NUMBERS;
+  for (const { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt } of points) {
+    numbers[at++] = latitude;
+    numbers[at++] = longitude;
+    numbers[at++] = headingDeg ?? Number.NaN;
+    numbers[at++] = speedMps ?? Number.NaN;
+    numbers[at++] = accuracyM ?? Number.NaN;
+    numbers[at++] = recordedAt.getTime();
+  }
+  return new Uint8Array(numbers.buffer);
 }
 
-/** Undefined for what is none, as of another release. */
+/** Undefined for what is no message of this format, as of another release. */
 function decode(bytes: Uint8Array): PointNews | undefined {
-  try {
-    const { points, eta } = fromBinary(DriverPointsSchema, bytes);
-    const found = points.flatMap(({ recordedAt, latitude, longitude, headingDeg, speedMps, accuracyM }) =>
-      recordedAt ? [{ latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt: timestampDate(recordedAt) }] : [],
-    );
-    return found.length > 0 ? { points: found, eta: eta && timestampDate(eta) } : undefined;
-  } catch {
-    return undefined;
+  if (bytes.length % Float64Array.BYTES_PER_ELEMENT !== 0) return undefined;
+  // A copy, as what arrives may lie anywhere in memory.
+  const numbers = new Float64Array(new Uint8Array(bytes).buffer);
+  if (numbers[0] !== FORMAT || (numbers.length - HEADER_NUMBERS) % POINT_NUMBERS !== 0) return undefined;
+  const points: DriverPoint[] = [];
+  for (let at = HEADER_NUMBERS; at < numbers.length; at += POINT_NUMBERS) {
+    const [latitude = 0, longitude = 0, headingDeg, speedMps, accuracyM, recordedAt = 0] = numbers.subarray(at, at + POINT_NUMBERS);
+    points.push({
+      ...{ latitude, longitude, recordedAt: new Date(recordedAt) },
+      ...{ headingDeg: present(headingDeg), speedMps: present(speedMps), accuracyM: present(accuracyM) },
+    });
   }
+  const eta = present(numbers[1]);
+  return { points, eta: eta === undefined ? undefined : new Date(eta) };
+}
+
+function present(number: number | undefined): number | undefined {
+  return number === undefined || Number.isNaN(number) ? undefined : number;
 }
