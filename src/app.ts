@@ -287,7 +287,7 @@ export async function createApp(
   const deliveries = parts.use(
     await createDeliveries({
       ...{ ...config, db, couriers, orders, stores, reader, keys, locations, now, logger },
-      takePoint: ({ orderId, ...point }) => locations.take([{ orderId, point }], () => true),
+      takePoint: ({ orderId, ...point }) => locations.take([{ orderId, point: { ...point, isTimeOfReport: true } }], () => true),
     }),
   );
   const services = [

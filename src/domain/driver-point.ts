@@ -6,6 +6,8 @@ export type DriverPoint = {
   readonly speedMps?: number | undefined;
   readonly accuracyM?: number | undefined;
   readonly recordedAt: Date;
+  /** True where the time is that of somebody's report, and not the device's own: a speed cannot be told by it. */
+  readonly isTimeOfReport?: boolean | undefined;
 };
 
 /** A place on the map. Degrees, north and east positive. */
@@ -61,9 +63,15 @@ export function judgePoint(trail: Trail, point: DriverPoint, nowMs: number, stal
 }
 
 function isWithinReach(from: DriverPoint, to: DriverPoint): boolean {
+  if (!tellSpeed(from, to)) return true;
   const meters = distanceMeters(from, to);
   const seconds = (to.recordedAt.getTime() - from.recordedAt.getTime()) / 1000;
   return meters <= seconds * MAX_METERS_PER_SECOND || meters <= (from.accuracyM ?? 0) + (to.accuracyM ?? 0);
+}
+
+/** Whether a speed can be told by two points. */
+export function tellSpeed(from: DriverPoint, to: DriverPoint): boolean {
+  return !from.isTimeOfReport && !to.isTimeOfReport;
 }
 
 /** The distance between two places over the ground, in metres: the haversine formula, right to half a percent. */

@@ -3,7 +3,16 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { LRUCache } from "lru-cache";
 import type { Logger } from "pino";
 import { type EstimateArrival, recentSpeed } from "../domain/arrival.ts";
-import { type DriverPoint, distanceMeters, judgePoint, newTrail, type Place, type PointFault, type Trail } from "../domain/driver-point.ts";
+import {
+  type DriverPoint,
+  distanceMeters,
+  judgePoint,
+  newTrail,
+  type Place,
+  type PointFault,
+  type Trail,
+  tellSpeed,
+} from "../domain/driver-point.ts";
 import { decide, type OrderState, orderStream } from "../domain/order.ts";
 import { showsLocation, takesLocation } from "../domain/order-location.ts";
 import { milestoneAt, nextStop, type Radii, type Stops } from "../domain/order-milestones.ts";
@@ -269,7 +278,8 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
         const before = one.trail.last;
         const fault = judgePoint(one.trail, point, nowMs, staleMs);
         if (fault) return fault;
-        if (before) one.speedMps = recentSpeed(one.speedMps, distanceMeters(before, point), secondsBetween(before, point));
+        if (before && tellSpeed(before, point))
+          one.speedMps = recentSpeed(one.speedMps, distanceMeters(before, point), secondsBetween(before, point));
         const points = taken.get(one);
         if (points) points.push(point);
         else taken.set(one, [point]);

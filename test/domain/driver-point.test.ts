@@ -36,6 +36,11 @@ describe("a driver's point", () => {
     expect(judge(...points)).toEqual(expected);
   });
 
+  it("is not judged by its speed where a time is that of a report", () => {
+    const reported = (seconds: number, meters: number) => ({ ...at(seconds, meters), isTimeOfReport: true });
+    expect(judge(reported(-5, 0), reported(-4, 9000), at(-3), reported(-4, 0))).toEqual(["taken", "taken", "taken", "OUT_OF_ORDER"]);
+  });
+
   it("is taken when it is the third in a row that agree against the one before them", () => {
     expect(judge(at(-9, 90_000), at(-8), at(-7, 10), at(-6, 20), at(-5, 30))).toEqual([
       "taken",

@@ -10,6 +10,8 @@ const STORE: TestCaller = { role: Role.STORE, subject: "clerk-1", storeId: "stor
 const CUSTOMER: TestCaller = { role: Role.CUSTOMER, subject: "customer-3" };
 const PARTNER: TestCaller = { role: Role.PARTNER, subject: "uber" };
 const DRIVER: TestCaller = { role: Role.DRIVER, subject: "driver-5" };
+/** Points that were measured long ago are not taken. */
+const RECORDED_AT = new Date(Date.now() - 1000).toISOString();
 
 type Step = {
   readonly by: TestCaller;
@@ -107,7 +109,7 @@ const LIFE: readonly Step[] = [
     by: DRIVER,
     rpc: "updateLocation",
     rest: ["PUT", "/location"],
-    body: { latitude: 52.51, longitude: 13.41, heading_deg: 90, speed_mps: 4.5, accuracy_m: 8, recorded_at: "2026-01-01T12:30:00Z" },
+    body: { latitude: 52.51, longitude: 13.41, heading_deg: 90, speed_mps: 4.5, accuracy_m: 8, recorded_at: RECORDED_AT },
     leadsTo: "DRIVER_ASSIGNED",
   },
   {

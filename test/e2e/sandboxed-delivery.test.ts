@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { DriverMilestone, OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { startSandbox } from "../../src/sandbox/sandbox.ts";
 import { startTestApp, type TestApp } from "../support/app.ts";
@@ -34,7 +34,8 @@ describe.each(["UBER", "DOORDASH"])("a whole delivery by the sandbox's %s", (pro
     await using played = await startPlayed(250);
     const { app } = played;
     await initOrder(app, "order-1");
-    const statuses: string[] = [];
+    /** Statuses and milestones, in the order in which they are first seen. */
+    const told: string[] = [];
     const versions: number[] = [];
     const watching = (async () => {
       for await (const { kind } of app
@@ -43,8 +44,8 @@ describe.each(["UBER", "DOORDASH"])("a whole delivery by the sandbox's %s", (pro
         const order = kind.case === "change" ? kind.value.order : undefined;
         if (!order) continue;
         versions.push(order.version);
-        const status = String(OrderStatus[order.currentStatus]);
-        if (statuses.at(-1) !== status) statuses.push(status);
+        const seen = [OrderStatus[order.currentStatus], ...order.milestones.map(({ milestone }) => DriverMilestone[milestone])].map(String);
+        for (const one of seen) if (!told.includes(one)) told.push(one);
       }
     })();
     const move = async (status: string) =>
@@ -59,9 +60,9 @@ describe.each(["UBER", "DOORDASH"])("a whole delivery by the sandbox's %s", (pro
     await move("READY_FOR_PICKUP");
     await watching;
     // Ready with a courier on the way goes straight on: the two come in one entry then.
-    expect(statuses.filter((status) => status !== "READY_FOR_PICKUP")).toEqual([
+    expect(told.filter((one) => !["READY_FOR_PICKUP", "NEAR_STORE", "AT_STORE"].includes(one))).toEqual([
       ...["SUBMITTED", "STORE_NOTIFIED", "STORE_ACKNOWLEDGED", "PICKING_IN_PROGRESS"],
-      ...["DRIVER_ASSIGNED", "DRIVER_PICKUP_COMPLETE", "IN_TRANSIT", "DELIVERED"],
+      ...["DRIVER_ASSIGNED", "DRIVER_PICKUP_COMPLETE", "IN_TRANSIT", "NEAR_CUSTOMER", "ARRIVED", "DELIVERED"],
     ]);
     expect(versions).toEqual(Array.from({ length: versions.length }, (_, index) => index + 1));
     const { body: order } = await app.rest(CUSTOMER, "GET", "/orders/tracking/order-1");

@@ -26,7 +26,7 @@ export type Delivering = AsyncDisposable & {
 export const RECIPIENT = {
   name: "Ada Example",
   phone: "+4930123456",
-  address: { lines: ["Lindenstraße 1"], city: "Berlin", postal_code: "10969", country: "DE" },
+  address: { lines: ["Lindenstraße 1"], city: "Berlin", postal_code: "10969", country: "DE", latitude: 52.5065, longitude: 13.4244 },
 };
 
 /** Starts all of it, by a clock of the test's own if one is given; it is gone at the end of the `await using` block. */
