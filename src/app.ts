@@ -287,7 +287,10 @@ export async function createApp(
   const deliveries = parts.use(
     await createDeliveries({
       ...{ ...config, db, couriers, orders, stores, reader, keys, locations, now, logger },
-      takePoint: ({ orderId, ...point }) => locations.take([{ orderId, point: { ...point, isTimeOfReport: true } }], () => true),
+      takePoint: (point, order) => {
+        locations.learn(order);
+        return locations.take([{ orderId: order.state.orderId, point: { ...point, isTimeOfReport: true } }], () => true);
+      },
     }),
   );
   const services = [

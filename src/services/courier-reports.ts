@@ -22,8 +22,8 @@ export type Occasion = {
   readonly origin?: Origin;
 };
 
-/** A courier's place, on its way to those who watch. */
-export type TakePoint = (point: CourierPoint & { readonly orderId: string }) => Promise<unknown>;
+/** Takes a courier's place, on its way to those who watch, for an order as it stands. */
+export type TakePoint = (point: CourierPoint, order: Snapshot<OrderState>) => Promise<unknown>;
 
 /** What a provider says of one of an order's requests. */
 export type Told = {
@@ -173,7 +173,7 @@ export function createCourierReports({
         "a provider's report was recorded",
       );
     const { point } = delivery;
-    if (point && snapshot.state.driver && !ENDED.includes(snapshot.state.status)) await takePoint({ ...point, orderId });
+    if (point && snapshot.state.driver && !ENDED.includes(snapshot.state.status)) await takePoint(point, snapshot);
     return snapshot;
   }
 

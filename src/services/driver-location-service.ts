@@ -131,7 +131,7 @@ export function createDriverLocationService({
         }
         if (isReplaced || before.status !== status) {
           // A driver who was booked early has reported before there was anything to show.
-          if (!showsLocation(before)) shown = await shownPoint(order);
+          if (!showsLocation(before) && !(isReplaced && before.driver)) shown = await shownPoint(order);
           if (!showsLocation(order.state)) shown = undefined;
           yield show(order, shown);
           if (isFinal(status)) return;
@@ -185,7 +185,8 @@ function brokenPoints(violations: readonly Violation[]): ReadonlyMap<number, str
   const broken = new Map<number, string>();
   for (const { field, detail } of violations) {
     const [, index, inside = ""] = /^points\[(\d+)\]\.?(.*)$/.exec(field) ?? [];
-    if (index === undefined) throw new Error(`a rule of ${field} is of no point`);
+    // Too many of them.
+    if (index === undefined) throw new Refusal("VALIDATION_FAILED", `${field} ${detail}`, {}, violations);
     if (!broken.has(Number(index))) broken.set(Number(index), `${inside} ${detail}`);
   }
   return broken;

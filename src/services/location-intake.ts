@@ -40,6 +40,8 @@ export type LocationIntake = {
    * by and by. Answers, for each, why it is not taken, if it is not. `mayReport` says whether an order is the sender's to report on.
    */
   take(reported: readonly Reported[], mayReport: (order: OrderState) => boolean): Promise<readonly (NotTaken | undefined)[]>;
+  /** Takes in how an order stands, from whoever has just read it: the log's news of it may still be on their way. */
+  learn(order: Snapshot<OrderState>): void;
   /** Resolves when an order's newest point is stored, or at once when one of the last few seconds is. */
   stored(orderId: string): Promise<void>;
   /** Where an order's driver was last seen: by a point that was taken here, or that is stored. */
@@ -110,6 +112,7 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
   const unstored = new Set<Followed>();
   const background = new Set<Promise<unknown>>();
   let timer: NodeJS.Timeout | undefined;
+  let storing: Promise<void> = Promise.resolve();
 
   async function load(orderId: string): Promise<void> {
     // Begun before the order is read, so that nothing falls between the two.
@@ -236,14 +239,14 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
     feed.publish(one.orderId, { points, eta: one.eta });
     for (const point of points) noteMilestone(one, point);
     unstored.add(one);
-    timer ??= setTimeout(storeDue, 0);
+    if (!stopping.signal.aborted) timer ??= setTimeout(storeDue, 0);
   }
 
   function storeDue(): void {
     const at = performance.now();
     const due = [...unstored].filter(({ storedAt }) => at - storedAt >= storeMs).slice(0, MOST_STORED);
-    void store(due).finally(() => {
-      timer = unstored.size > 0 ? setTimeout(storeDue, STORE_LOOK_MS) : undefined;
+    storing = store(due).then(() => {
+      timer = unstored.size > 0 && !stopping.signal.aborted ? setTimeout(storeDue, STORE_LOOK_MS) : undefined;
     });
   }
 
@@ -289,6 +292,13 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
       return judged;
     },
 
+    learn(order) {
+      const { orderId } = order.state;
+      unknown.delete(orderId);
+      const one = followed.peek(orderId);
+      if (one) advance(one, order);
+    },
+
     async stored(orderId) {
       const one = followed.peek(orderId);
       if (one && unstored.has(one) && performance.now() - one.storedAt >= storeMs) await store([one]);
@@ -306,9 +316,8 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
     async stop() {
       stopping.abort(new Error("the process ends"));
       clearTimeout(timer);
-      await Promise.all(background);
+      await Promise.all([storing, ...background]);
       await store([...unstored]);
-      clearTimeout(timer);
       followed.clear();
     },
   };

@@ -28,7 +28,7 @@ import { sealDriver } from "./seal-driver.ts";
 import { createWatchTracking, type WatchTrackingDependencies } from "./watch-tracking.ts";
 
 export type OrderTrackingDependencies = WatchTrackingDependencies & {
-  readonly intake: Pick<LocationIntake, "take" | "stored">;
+  readonly intake: Pick<LocationIntake, "learn" | "take" | "stored">;
   readonly orders: Transactor<OrderState>;
   readonly reader: LogReader;
   readonly trackings: OrderTrackings;
@@ -316,6 +316,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       }
       const recordedAt = request.recordedAt ? timestampDate(request.recordedAt) : now();
       const point = { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt };
+      intake.learn(snapshot);
       const [dropped] = await intake.take([{ orderId, point }], (state) => mayAccess(call.caller, state));
       await intake.stored(orderId);
       const order = await show(await locate(snapshot), call);

@@ -1,6 +1,7 @@
 import { isMessage, type Message } from "@bufbuild/protobuf";
 import { type LocationPoint, StreamLocationsRequestSchema } from "../gen/ordertrail/v1/driver_location_service_pb.js";
 
+const MOST_POINTS = 1000;
 const ORDER_ID = /^[A-Za-z0-9_-]{1,64}$/;
 const EARLIEST_SECONDS = 946_684_800;
 const LATEST_SECONDS = 4_102_444_800;
@@ -10,7 +11,7 @@ const LATEST_SECONDS = 4_102_444_800;
  * fifteen times as long to be gone through; they say what is wrong once this finds that something is.
  */
 export function hasOnlyGoodPoints(message: Message): boolean {
-  return isMessage(message, StreamLocationsRequestSchema) && message.points.every(isGood);
+  return isMessage(message, StreamLocationsRequestSchema) && message.points.length <= MOST_POINTS && message.points.every(isGood);
 }
 
 function isGood({ orderId, latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt }: LocationPoint): boolean {

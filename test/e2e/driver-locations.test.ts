@@ -151,6 +151,17 @@ describe("StreamLocations", () => {
     );
   });
 
+  it("ends when a message has more than a thousand points; what was taken before stays taken", async () => {
+    await using app = await startTestApp(STILL, clock);
+    await underWay(app);
+    await expect(stream(app, DRIVER, [{ at: -9 }], Array(1001).fill({ at: -5 }))).rejects.toMatchObject({
+      code: Code.InvalidArgument,
+      rawMessage: expect.stringContaining("points "),
+    });
+    const { order } = await app.client(OrderTrackingService, "grpc", DRIVER).getTracking({ orderId: "order-1" });
+    expect(order?.driverLocation?.recordedAt && timestampDate(order.driverLocation.recordedAt)).toEqual(new Date(NOW - 9000));
+  });
+
   it("is for gRPC, and for those who may report", async () => {
     await using app = await startTestApp(STILL, clock);
     await expect(stream(app, CUSTOMER, [{}])).rejects.toMatchObject({ code: Code.PermissionDenied });

@@ -83,7 +83,7 @@ export declare const LocationPointSchema: GenMessage<LocationPoint>;
  */
 export declare type StreamLocationsRequest = Message<"ordertrail.v1.StreamLocationsRequest"> & {
   /**
-   * The points.
+   * The points; at most 1000, as a stream with more in one message is ended.
    *
    * @generated from field: repeated ordertrail.v1.LocationPoint points = 1;
    */
