@@ -35,6 +35,8 @@ type Update = Exclude<MessageInitShape<typeof DriverLocationUpdateSchema>, { rea
 const POINTS_A_RESPONSE = 1000;
 const RESPONSE_MS = 5000;
 const MOST_EXAMPLES = 20;
+/** The path of something in a point: its index, and what of it. */
+const POINT_FIELD = /^points\[(\d+)\]\.?(.*)$/;
 /** For so many orders at most that are not the caller's a denial is recorded, each once. */
 const MOST_DENIED = 1000;
 
@@ -85,7 +87,7 @@ export function createDriverLocationService({
       for await (const batch of orEvery(RESPONSE_MS, requests, () => tally.isOwed())) {
         if (batch) {
           await call.reauthenticate();
-          const { points, reported } = readPoints(batch);
+          const { points, reported, refusal } = readPoints(batch);
           const judged = await intake.take(reported, mayReport);
           let next = 0;
           for (const { point, broken } of points) {
@@ -96,6 +98,7 @@ export function createDriverLocationService({
             denied.add(point.orderId);
             call.recordDenial(notFound(point.orderId));
           }
+          if (refusal) throw refusal;
         }
         if (!batch || tally.isDue()) yield tally.response(false);
       }
@@ -162,11 +165,16 @@ function show({ state }: Order, point: LastPoint | undefined, skippedPoints = 0)
   return create(WatchDriverLocationResponseSchema, { kind: { case: "update", value } });
 }
 
-/** The points of messages, each with what is wrong with it if it breaks a rule, and those that break none. */
+/** The points of messages, each with what is wrong with it if it breaks a rule; those that break none; and why there are no more, if a message breaks a rule as a whole. */
 function readPoints(messages: readonly Checked<StreamLocationsRequest>[]) {
   const points: { readonly point: LocationPoint; readonly broken: string | undefined }[] = [];
   const reported: Reported[] = [];
   for (const { message, violations } of messages) {
+    const ofMessage = violations.find(({ field }) => !POINT_FIELD.test(field));
+    if (ofMessage) {
+      const refusal = new Refusal("VALIDATION_FAILED", `${ofMessage.field} ${ofMessage.detail}`, {}, [ofMessage]);
+      return { points, reported, refusal };
+    }
     const brokenAt = violations.length === 0 ? undefined : brokenPoints(violations);
     for (const [index, point] of message.points.entries()) {
       const broken = brokenAt?.get(index);
@@ -177,16 +185,14 @@ function readPoints(messages: readonly Checked<StreamLocationsRequest>[]) {
       reported.push({ orderId, point: { latitude, longitude, headingDeg, speedMps, accuracyM, recordedAt: at } });
     }
   }
-  return { points, reported };
+  return { points, reported, refusal: undefined };
 }
 
 /** What is wrong with which points of a message, by their index. */
 function brokenPoints(violations: readonly Violation[]): ReadonlyMap<number, string> {
   const broken = new Map<number, string>();
   for (const { field, detail } of violations) {
-    const [, index, inside = ""] = /^points\[(\d+)\]\.?(.*)$/.exec(field) ?? [];
-    // Too many of them.
-    if (index === undefined) throw new Refusal("VALIDATION_FAILED", `${field} ${detail}`, {}, violations);
+    const [, index, inside = ""] = POINT_FIELD.exec(field) ?? [];
     if (!broken.has(Number(index))) broken.set(Number(index), `${inside} ${detail}`);
   }
   return broken;
