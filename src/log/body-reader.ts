@@ -5,7 +5,7 @@ import { EVENTS_COLLECTION, type StoredEvent } from "./log-entry.ts";
 export type StoredBody = { readonly position: number; readonly body: Uint8Array };
 
 export type BodyRange = {
-  /** The first position. */
+  /** The first position. Whatever stands between it and the one before it, where nothing should, comes first. */
   readonly from: number;
   /** The last position; the head of the log if absent. */
   readonly to?: number;
@@ -23,7 +23,7 @@ const DEFAULT_BATCH = 1000;
 export async function* readBodies(db: Db, range: BodyRange): AsyncGenerator<StoredBody[], void, undefined> {
   const { from, to, batchSize = DEFAULT_BATCH, signal } = range;
   const upTo = to === undefined ? {} : { $lte: Long.fromNumber(to) };
-  const filter: Filter<StoredEvent> = { _id: { $gte: Long.fromNumber(from), ...upTo } };
+  const filter: Filter<StoredEvent> = { _id: { $gt: Long.fromNumber(from - 1), ...upTo } };
   const cursor = db
     .collection<StoredEvent>(EVENTS_COLLECTION)
     .find<Uint8Array>(filter, {

@@ -277,8 +277,9 @@ export function createErasures(dependencies: ErasureDependencies): Erasures {
         if (learntUntil === undefined || erasure.changed_at > learntUntil) learntUntil = erasure.changed_at;
         keys.forget(erasure._id);
         await file.add(keptOf(erasure));
-        // A key that was made while the person was being erased has sealed nothing, and is not to stay.
-        if (erasure.done_at) await personalKeys.deleteMany({ person: erasure._id });
+        // A key that was made while the person was being erased has sealed nothing, and is not to stay. An older one has come back: that is for
+        // `finish`, which tells of it.
+        if (erasure.done_at) await personalKeys.deleteMany({ person: erasure._id, created_at: { $gte: erasure.requested_at } });
       }
       learntUntil ??= new Date(0);
       const count = await erasures.estimatedDocumentCount();

@@ -17,7 +17,7 @@ describe("a delivery of which no webhook tells", () => {
     ahead += 170_000;
     expect(test.uber.calls["get"]).toBeUndefined();
     expect((await order()).current_status).toBe("READY_FOR_PICKUP");
-    ahead += 20_000;
+    ahead += 40_000;
     await eventually(async () =>
       expect(await order()).toMatchObject({ current_status: "IN_TRANSIT", driver_details: { driver_id: "kim-1" } }),
     );
@@ -27,7 +27,7 @@ describe("a delivery of which no webhook tells", () => {
     test.uber.move("o-1/1", "DELIVERED");
     ahead += 170_000;
     expect(test.uber.calls["get"]).toBe(asked);
-    ahead += 20_000;
+    ahead += 40_000;
     await eventually(async () => expect((await order()).current_status).toBe("DELIVERED"));
   });
 
