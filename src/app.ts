@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { MongoClient } from "mongodb";
 import type { Logger } from "pino";
@@ -57,6 +56,7 @@ import { createLogClient } from "./log/log-client.ts";
 import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
 import { createUnchangedCommands } from "./log/unchanged-commands.ts";
+import { makeFolder } from "./make-folder.ts";
 import { createForwarding, serveAppendRequests } from "./nats/append-requests.ts";
 import { startNatsClient } from "./nats/nats-client.ts";
 import { configuredKeyWrapper } from "./privacy/configured-key-wrapper.ts";
@@ -220,7 +220,7 @@ export async function createApp(
   const published = config.auditPublishFile === undefined ? undefined : createCheckpointFile(config.auditPublishFile);
   const announcer = createAnnouncer({ witnesses, file: published, url, checkpoints, tiles, logger });
   parts.defer(() => announcer.settled());
-  await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
+  await makeFolder(config.dataDir);
   const remembered = rememberedCheckpointFile(config);
   const auditKeys = createAuditKeySource(config);
   const signer = createCheckpointSigner({ origin, keys: auditKeys, register, checkpoints, remembered, clock: now });

@@ -44,6 +44,12 @@ for (const register of [
   register(program);
 program.addHelpText("afterAll", EXIT_CODES_HELP);
 
+// Whoever reads may have seen enough: `log tail | head -1`. A server goes on with nobody reading.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  if (process.argv[2] !== "start") process.exit();
+});
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
-import { link, mkdir, open, readFile, rm } from "node:fs/promises";
+import { link, open, readFile, rm } from "node:fs/promises";
 import { dirname } from "node:path";
+import { makeFolder } from "./make-folder.ts";
 
 /**
  * What the file at `path` holds. If there is none, it is made of what `make` returns, readable by its owner only, and on
@@ -10,7 +11,7 @@ export async function readOrCreateSecret(path: string, make: () => string | Prom
   const existing = await readIfThere(path);
   if (existing !== undefined) return existing;
   const folder = dirname(path);
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await makeFolder(folder);
   const draft = `${path}.${randomUUID()}`;
   try {
     await writeDurably(draft, await make());

@@ -48,11 +48,6 @@ export function registerAuditExport(audit: Command): void {
     if (options.after && "time" in options.after) command.error("error: --after must be a position", { exitCode: EXIT.usage });
     const source = options.source ?? `/ordertrail/${loadConfig().databaseName}`;
     await withAuditService(command, options.token, async (service) => {
-      // Whoever reads may have seen enough: `audit export | head -1`.
-      process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-        if (error.code !== "EPIPE") throw error;
-        process.exit();
-      });
       await using file = options.output === undefined ? undefined : await openExportFile(options.output);
       const request = requestOf(options, file?.after ?? 0);
       await exportAll(service, request, source, file?.write ?? writeOut);

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { identifyProcess } from "../embedded/process-identity.ts";
+import { makeFolder } from "../make-folder.ts";
 
 /** Where an instance is reached. */
 export type InstanceAddresses = {
@@ -58,7 +59,7 @@ export async function findInstance(dataDir: string): Promise<Instance | undefine
 export async function claimInstance(dataDir: string): Promise<InstanceLock> {
   const path = fileOf(dataDir);
   const self: Instance = { pid: process.pid, startedAt: identifyProcess(process.pid)?.startedAt ?? "" };
-  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  await makeFolder(dataDir);
   // A link, unlike a rename, fails when the name is taken.
   while (!(await putInPlace(path, self, link))) {
     const holder = await readInstance(path);

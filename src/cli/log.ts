@@ -85,11 +85,6 @@ async function followFrom(after: number, reader: LogReader, print: (entries: rea
 /** What prints entries, batch after batch: lines of JSON, or a table whose first batch brings the head. */
 function printer(command: Command, json: true | undefined): (entries: readonly RecordedEntry[]) => void {
   const write = (text: string) => command.configureOutput().writeOut?.(text);
-  // Whoever reads may have seen enough: `log tail | head -1`.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    process.exit();
-  });
   if (json) return (entries) => write(entries.map((entry) => `${JSON.stringify(jsonOf(entry))}\n`).join(""));
   let widths: readonly number[] | undefined;
   return (entries) => {

@@ -24,7 +24,7 @@ import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { CALLER_LEFT, timeoutIn, whenAborted } from "./deadline.ts";
 import type { Dispatcher, Incoming, ReadRequest } from "./dispatch.ts";
 import { CallFailure, errorDetails, toCallFailure } from "./errors.ts";
-import { readJsonBody } from "./json-body.ts";
+import { readJsonBody, tooLarge } from "./json-body.ts";
 import { readMessage } from "./json-reader.ts";
 import { peerOf } from "./peer.ts";
 import type { Decoded } from "./request-checker.ts";
@@ -62,6 +62,11 @@ const WHENCE = createContextKey<ReturnType<typeof peerOf>>(
 );
 
 const COMPRESSIONS: readonly Compression[] = [compressionGzip, compressionBrotli];
+/** What the library takes for a fault of its own is the caller's mistake. */
+const STATUS_OF_MISTAKES: ReadonlyMap<number, number> = new Map([
+  [500, 400],
+  [501, 415],
+]);
 /** More than any error takes, with a hundred violations. */
 const MAX_ERROR_BYTES = 4 * 1024 * 1024;
 
@@ -209,7 +214,7 @@ async function explained(
   for (const name of ["content-length", "content-encoding"]) header.delete(name);
   header.set("content-type", "application/json");
   const body = errorToJsonBytes(asConnectError(mistake), {});
-  return { ...answer, header, status: answer.status === 500 ? 400 : answer.status, body: createAsyncIterable([body]) };
+  return { ...answer, header, status: STATUS_OF_MISTAKES.get(answer.status) ?? answer.status, body: createAsyncIterable([body]) };
 }
 
 function mistakeIn(status: number, body: string, method: DescMethod, headers: IncomingHttpHeaders): Refusal | undefined {
@@ -240,7 +245,7 @@ function blamingCaller(compression: Compression): Compression {
       try {
         return await compression.decompress(bytes, readMaxBytes);
       } catch (error) {
-        if (error instanceof ConnectError && error.code === Code.ResourceExhausted) throw error;
+        if (error instanceof ConnectError && error.code === Code.ResourceExhausted) throw asConnectError(tooLarge(readMaxBytes));
         throw asConnectError(new Refusal("MALFORMED_REQUEST", `the body does not unpack by ${compression.name}`));
       }
     },

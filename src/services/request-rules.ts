@@ -14,6 +14,7 @@ import {
 
 const MAX_AHEAD_SECONDS = 60;
 const METADATA_KEY = /^[A-Za-z0-9_-]{1,64}$/;
+const MAX_SHOWN_KEY = 64;
 const MAX_METADATA_LEVELS = 5;
 const MAX_METADATA_BYTES = 8 * 1024;
 
@@ -102,6 +103,12 @@ function checkMetadataValue(field: string, value: JsonValue, level: number): Vio
   return Object.entries(value).flatMap(([key, member]) =>
     METADATA_KEY.test(key) && key !== "__proto__"
       ? checkMetadataValue(`${field}.${key}`, member, level + 1)
-      : [{ field, rule: "metadata.key", detail: "must have keys of 1 to 64 letters, digits, _ and -, other than __proto__" }],
+      : [
+          {
+            field: `${field}[${JSON.stringify(key.slice(0, MAX_SHOWN_KEY))}]`,
+            rule: "metadata.key",
+            detail: "must have keys of 1 to 64 letters, digits, _ and -, other than __proto__",
+          },
+        ],
   );
 }

@@ -220,7 +220,7 @@ describe("the REST door", () => {
           "items[1].unit_price.amount_minor type",
           "items[1].unit_price.currency currency.known",
           "items[1].more things unknown_field",
-          "metadata metadata.key",
+          'metadata["not a key"] metadata.key',
         ].sort(),
       );
     });
