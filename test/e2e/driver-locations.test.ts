@@ -121,20 +121,27 @@ describe("StreamLocations", () => {
   it("tells every thousand points, and a while after the last, how it goes", async () => {
     await using app = await startTestApp(STILL, clock);
     await underWay(app);
-    const { promise: enough, resolve: end } = Promise.withResolvers<void>();
-    async function* requests() {
-      for (let n = 0; n < 50; n++)
-        yield { points: Array.from({ length: 50 }, (_, m) => point({ at: -290 + (n * 50 + m) / 10, meters: n })) };
-      await enough;
-    }
     const responses: StreamLocationsResponse[] = [];
-    for await (const response of app.client(DriverLocationService, "grpc", DRIVER).streamLocations(requests())) {
-      responses.push(response);
-      if (response.received === 2500n && !response.final) end();
+    let sent = 0;
+    const points = (count: number) => ({ points: Array.from({ length: count }, () => point({ at: -290 + ++sent / 10 })) });
+    /** The next points are not sent before those are told of. */
+    const told = () => eventually(() => expect(Number(responses.at(-1)?.received)).toBe(sent));
+    async function* requests() {
+      yield points(1000);
+      await told();
+      for (let n = 0; n < 20; n++) yield points(50);
+      await told();
+      yield points(1);
+      await told();
     }
-    expect(responses.length).toBeGreaterThanOrEqual(4);
-    expect(responses.map(({ final }) => final)).toEqual([...responses.slice(1).map(() => false), true]);
-    expect(counts(responses.at(-1) as StreamLocationsResponse)).toEqual({ received: 2500, taken: 2500, dropped: {} });
+    for await (const response of app.client(DriverLocationService, "grpc", DRIVER).streamLocations(requests())) responses.push(response);
+    expect(responses.map(({ received, final }) => [Number(received), final])).toEqual([
+      [1000, false],
+      [2000, false],
+      [2001, false],
+      [2001, true],
+    ]);
+    expect(counts(responses.at(-1) as StreamLocationsResponse)).toEqual({ received: 2001, taken: 2001, dropped: {} });
   });
 
   it("drops the points of an order that has no driver yet, and of one that has ended", async () => {
