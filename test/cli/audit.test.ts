@@ -171,6 +171,7 @@ describe("ordertrail audit verify --remember", () => {
     await audit("rotate-key", "--retire");
     const key = (await audit("key")).out.trim();
     await submit(app, "two");
+    await covered(app, 2);
     await eventually(async () => expect(await audit("verify", "--key", key)).toMatchObject({ exitCode: 0 }));
     const told = await audit("verify", "--key", key, "--remember", path("seen"));
     expect(told).toMatchObject({ exitCode: 1, err: expect.stringContaining(`begins with ${old.split("+").slice(0, 2).join("+")}`) });
