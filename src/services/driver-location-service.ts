@@ -20,12 +20,12 @@ import {
 import { LocationDropReason } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import { openLocationWatch } from "../live/location-watch.ts";
 import type { PointFeed } from "../live/point-feed.ts";
-import type { LogWatch, News } from "../live/watch.ts";
+import type { LogWatch } from "../live/watch.ts";
 import type { Snapshot, Transactor } from "../log/transact.ts";
 import type { LastPoint } from "../projections/driver-locations.ts";
-import { foldOrder } from "../projections/order-tracking-writer.ts";
 import type { Checked, ServiceHandlers } from "./call.ts";
 import type { LocationIntake, NotTaken, Reported } from "./location-intake.ts";
+import { orderAfterNews } from "./order-after-news.ts";
 import { presentLocation } from "./present-order.ts";
 
 type Order = Snapshot<OrderState>;
@@ -69,14 +69,6 @@ export function createDriverLocationService({
     const order = await orders.read(orderId);
     if (!order || !may(order.state)) throw notFound(orderId);
     return order;
-  }
-
-  async function after(order: Order, news: News): Promise<Order> {
-    if (news.kind === "quiet") return order;
-    const upTo = news.kind === "entry" ? news.recorded.entry.version : news.upTo;
-    if (upTo <= order.version) return order;
-    if (news.kind === "entry" && upTo === order.version + 1) return foldOrder(order, news.recorded);
-    return (await orders.read(order.state.orderId)) ?? order;
   }
 
   return {
@@ -124,7 +116,7 @@ export function createDriverLocationService({
           continue;
         }
         const before = order.state;
-        order = await after(order, news.news);
+        order = await orderAfterNews(order, news.news, orders);
         if (!may(order.state)) throw notFound(orderId);
         const { status, driver } = order.state;
         const isReplaced = before.driver?.driverId !== driver?.driverId;

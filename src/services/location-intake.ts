@@ -20,11 +20,11 @@ import type { StoreState } from "../domain/store.ts";
 import { Door, DriverMilestone, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import { RecipientSchema } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { PointFeed } from "../live/point-feed.ts";
-import type { LogWatch, News, Watcher } from "../live/watch.ts";
+import type { LogWatch, Watcher } from "../live/watch.ts";
 import type { Snapshot, Transactor } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
 import type { DriverLocations, LastPoint } from "../projections/driver-locations.ts";
-import { foldOrder } from "../projections/order-tracking-writer.ts";
+import { orderAfterNews } from "./order-after-news.ts";
 import { sealedContext } from "./present-order.ts";
 
 /** A point of an order's driver, as it came in. */
@@ -163,7 +163,7 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
     try {
       for (;;) {
         const news = await one.watcher.next();
-        advance(one, await newest(one.order, news));
+        advance(one, await orderAfterNews(one.order, news, orders));
         if (performance.now() - one.stopsReadAt < STOPS_MS) continue;
         one.stopsReadAt = performance.now();
         one.stops = await stopsOf(one.order.state);
@@ -173,14 +173,6 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
       if (followed.peek(one.orderId) === one) followed.delete(one.orderId);
       if (!stopping.signal.aborted) logger.warn({ err: error, order_id: one.orderId }, "an order whose driver reports cannot be followed");
     }
-  }
-
-  async function newest(order: Snapshot<OrderState>, news: News): Promise<Snapshot<OrderState>> {
-    if (news.kind === "quiet") return order;
-    const upTo = news.kind === "entry" ? news.recorded.entry.version : news.upTo;
-    if (upTo <= order.version) return order;
-    if (news.kind === "entry" && upTo === order.version + 1) return foldOrder(order, news.recorded);
-    return (await orders.read(order.state.orderId)) ?? order;
   }
 
   function advance(one: Followed, order: Snapshot<OrderState>): void {
