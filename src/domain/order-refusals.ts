@@ -62,3 +62,8 @@ function listOf(statuses: readonly OrderStatus[]): string {
 function namesOf(statuses: readonly OrderStatus[]): string[] {
   return statuses.map((status) => String(OrderStatus[status]));
 }
+
+/** What whoever asks for an order that is not there, or is another's, is told: the same, so that nobody learns which. */
+export function orderNotFound(orderId: string): Refusal {
+  return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
+}

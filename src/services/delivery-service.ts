@@ -6,6 +6,7 @@ import { CourierError, type Quote } from "../couriers/courier.ts";
 import { decide, type OrderState, orderStream } from "../domain/order.ts";
 import { isOpen, type RequestDelivery } from "../domain/order-delivery.ts";
 import { showsLocation } from "../domain/order-location.ts";
+import { orderNotFound } from "../domain/order-refusals.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { DeliveryProvider } from "../gen/ordertrail/events/v1/values_pb.js";
 import {
@@ -54,7 +55,7 @@ export function createDeliveryService(dependencies: DeliveryServiceDependencies)
   /** The order as it stands, if the caller may see it. Another's order is as if it did not exist. */
   async function readOwn(orderId: string, { caller }: Call): Promise<Snapshot<OrderState>> {
     const snapshot = await orders.read(orderId);
-    if (!snapshot || !mayAccess(caller, snapshot.state)) throw notFound(orderId);
+    if (!snapshot || !mayAccess(caller, snapshot.state)) throw orderNotFound(orderId);
     return snapshot;
   }
 
@@ -159,7 +160,7 @@ export function createDeliveryService(dependencies: DeliveryServiceDependencies)
               ...{ method: occasion.method, requestId, correlationId: call.traceId, door: call.door, origin },
               actor: { role: caller.role, subject: caller.subject },
               decide: (current) => {
-                if (!current || !mayAccess(caller, current)) throw notFound(orderId);
+                if (!current || !mayAccess(caller, current)) throw orderNotFound(orderId);
                 return decide(current, command, caller);
               },
             },
@@ -264,10 +265,6 @@ async function untilLogReaches(reader: LogReader, position: number, { signal, st
   while ((await reader.head()) < position) {
     await pause(HEAD_POLL_MS, undefined, { signal: ended }).catch(() => ended.throwIfAborted());
   }
-}
-
-function notFound(orderId: string): Refusal {
-  return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
 }
 
 function notRequested(orderId: string): Refusal {

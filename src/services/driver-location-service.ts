@@ -5,6 +5,7 @@ import { mayAccess } from "../access/permissions.ts";
 import type { OrderState } from "../domain/order.ts";
 import { showsLocation } from "../domain/order-location.ts";
 import { isFinal } from "../domain/order-moves.ts";
+import { orderNotFound } from "../domain/order-refusals.ts";
 import { Refusal, type Violation } from "../domain/refusal.ts";
 import {
   type DriverLocationService,
@@ -67,7 +68,7 @@ export function createDriverLocationService({
 }): ServiceHandlers<typeof DriverLocationService> {
   async function readOwn(orderId: string, may: (state: OrderState) => boolean): Promise<Order> {
     const order = await orders.read(orderId);
-    if (!order || !may(order.state)) throw notFound(orderId);
+    if (!order || !may(order.state)) throw orderNotFound(orderId);
     return order;
   }
 
@@ -88,7 +89,7 @@ export function createDriverLocationService({
             else tally.drop(point, reason, broken ?? WHY_DROPPED[reason as NotTaken]);
             if (reason !== "UNKNOWN_ORDER" || denied.size >= MOST_DENIED || denied.has(point.orderId)) continue;
             denied.add(point.orderId);
-            call.recordDenial(notFound(point.orderId));
+            call.recordDenial(orderNotFound(point.orderId));
           }
           if (refusal) throw refusal;
         }
@@ -117,7 +118,7 @@ export function createDriverLocationService({
         }
         const before = order.state;
         order = await orderAfterNews(order, news.news, orders);
-        if (!may(order.state)) throw notFound(orderId);
+        if (!may(order.state)) throw orderNotFound(orderId);
         const { status, driver } = order.state;
         const isReplaced = before.driver?.driverId !== driver?.driverId;
         if (isReplaced) {
@@ -252,8 +253,4 @@ async function* orEvery<Item>(ms: number, items: AsyncIterable<Item>, isOwed: ()
   } finally {
     ended.abort();
   }
-}
-
-function notFound(orderId: string): Refusal {
-  return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
 }

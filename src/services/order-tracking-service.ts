@@ -6,6 +6,7 @@ import { checkFilters, mayAccess, scopeOf, seesPersonalData } from "../access/pe
 import { isPersonal } from "../domain/caller.ts";
 import { decide, evolve, hasBeen, type OrderCommand, type OrderState, orderStream } from "../domain/order.ts";
 import { showsLocation, takesLocation } from "../domain/order-location.ts";
+import { orderNotFound } from "../domain/order-refusals.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { type Origin, OriginSchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { DeliveryJobSchema, type OrderDeadlines, ProposedSubstitutionSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
@@ -71,7 +72,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
         origin,
         refusal,
         decide: (state) => {
-          if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw notFound(request.orderId);
+          if (command.type !== "InitTracking" && (!state || !mayAccess(caller, state))) throw orderNotFound(request.orderId);
           return decide(state, identified ? { ...command, identified } : command, caller);
         },
         ...(command.type === "UpdateStatus" && { mayHaveBeenSo: (state) => hasBeen(state, command.status) }),
@@ -79,7 +80,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
       call.signal,
     );
     // A request_id seen before is answered without deciding, so the right to the answer is looked at here.
-    if (!mayAccess(caller, outcome.state) && !(outcome.before && mayAccess(caller, outcome.before))) throw notFound(request.orderId);
+    if (!mayAccess(caller, outcome.state) && !(outcome.before && mayAccess(caller, outcome.before))) throw orderNotFound(request.orderId);
     if (outcome.appended) logMove(call, request.requestId, outcome);
     return { order: await show(await locate(outcome), call) };
   }
@@ -98,7 +99,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
   async function readOwn(orderId: string, call: Call, minPosition = 0n): Promise<Snapshot<OrderState>> {
     await untilLogReaches(Number(minPosition), call);
     const snapshot = await orders.read(orderId);
-    if (!snapshot || !mayAccess(call.caller, snapshot.state)) throw notFound(orderId);
+    if (!snapshot || !mayAccess(call.caller, snapshot.state)) throw orderNotFound(orderId);
     return snapshot;
   }
 
@@ -112,7 +113,7 @@ export function createOrderTrackingService(dependencies: OrderTrackingDependenci
   /** Under whose key what the order says of its customer is sealed. The right to the order is checked when the command is decided. */
   async function customerOf(orderId: string): Promise<string> {
     const snapshot = await orders.read(orderId);
-    if (!snapshot) throw notFound(orderId);
+    if (!snapshot) throw orderNotFound(orderId);
     return `customer-${snapshot.state.customerId}`;
   }
 
@@ -346,10 +347,6 @@ function whileWaiting({ signal, stopping }: Call): AbortSignal {
 }
 
 /** An order takes its driver's place from when a driver is known until the delivery has ended. */
-function notFound(orderId: string): Refusal {
-  return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
-}
-
 function customerErased(customerId: string): Refusal {
   return new Refusal(
     "CUSTOMER_ERASED",

@@ -7,6 +7,7 @@ import type { Caller } from "../domain/caller.ts";
 import { type OrderState, orderStream } from "../domain/order.ts";
 import { showsLocation } from "../domain/order-location.ts";
 import { isFinal } from "../domain/order-moves.ts";
+import { orderNotFound } from "../domain/order-refusals.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { OrderTracking } from "../gen/ordertrail/v1/order_tracking_pb.js";
@@ -98,7 +99,7 @@ export function createWatchTracking(
   /** The order as it stands, if the caller may see it. */
   async function readOwn(orderId: string, caller: Caller): Promise<Order> {
     const order = await orders.read(orderId);
-    if (!order || !mayAccess(caller, order.state)) throw notFound(orderId);
+    if (!order || !mayAccess(caller, order.state)) throw orderNotFound(orderId);
     return order;
   }
 
@@ -131,7 +132,7 @@ export function createWatchTracking(
           if (past.version > fromVersion) yield await changeOf(recorded, past, caller, 0);
         }
         known = past ?? current;
-        if (!mayAccess(caller, known.state)) throw notFound(orderId);
+        if (!mayAccess(caller, known.state)) throw orderNotFound(orderId);
       }
       if (isFinal(known.state.status)) return;
       if (fromVersion === current.version) yield heartbeat(current.position);
@@ -143,7 +144,7 @@ export function createWatchTracking(
         if (news.kind === "entry" && news.recorded.entry.version === known.version + 1) {
           const next = after(known, news.recorded);
           known = next.order;
-          if (!mayAccess(caller, known.state)) throw notFound(orderId);
+          if (!mayAccess(caller, known.state)) throw orderNotFound(orderId);
           yield await sharedChangeOf(news.recorded, next, caller);
         } else {
           const entries = await missingAt(news);
@@ -151,7 +152,7 @@ export function createWatchTracking(
           if (news.kind === "quiet" && entries.length === 0) yield heartbeat(news.position);
           for (const recorded of entries) {
             known = foldOrder(known, recorded);
-            if (!mayAccess(caller, known.state)) throw notFound(orderId);
+            if (!mayAccess(caller, known.state)) throw orderNotFound(orderId);
             if (news.kind === "missed" && news.slow && recorded !== entries.at(-1)) continue;
             yield await changeOf(recorded, known, caller, known.version - told - 1);
             told = known.version;
@@ -179,10 +180,6 @@ export function createWatchTracking(
     const value = { serverTime: timestampFromDate(now()), position: BigInt(position) };
     return create(WatchTrackingResponseSchema, { kind: { case: "heartbeat", value } });
   }
-}
-
-function notFound(orderId: string): Refusal {
-  return new Refusal("ORDER_NOT_FOUND", `there is no order ${orderId} that you may see`, { order_id: orderId });
 }
 
 function noSuchVersion(version: number, newest: number): Refusal {
