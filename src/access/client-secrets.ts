@@ -9,8 +9,11 @@ export type SecretHash = { readonly hash: Binary; readonly salt: Binary; readonl
 export type ClientSecrets = {
   /** A new secret, and its hash. */
   make(): Promise<{ readonly secret: string; readonly hash: SecretHash }>;
-  /** Whether the secret is the one with this hash. Takes as long when there is no hash. Throws a Refusal OVERLOADED when too many wait. */
-  matches(secret: string, hash: SecretHash | undefined): Promise<boolean>;
+  /**
+   * Whether the secret is the one with this hash. Takes as long when there is no hash. Throws a Refusal OVERLOADED when too
+   * many wait; those who are known may still wait when strangers may not.
+   */
+  matches(secret: string, hash: SecretHash | undefined, isKnown: boolean): Promise<boolean>;
 };
 
 /** 16 MiB and some 30 ms. More would protect secrets that people choose; these are 32 random bytes, which nobody tries out. */
@@ -22,6 +25,7 @@ const SALT_BYTES = 16;
 const PREFIX = "otc_";
 /** Hashing shares four threads with all else that the process has done for it. */
 const MOST_AT_ONCE = 32;
+const MOST_STRANGERS_AT_ONCE = 24;
 
 /** Secrets of 32 random bytes, hashed with scrypt. */
 export function createClientSecrets(): ClientSecrets {
@@ -36,8 +40,9 @@ export function createClientSecrets(): ClientSecrets {
       return { secret, hash: { ...COST, salt: new Binary(salt), hash: new Binary(await derive(secret, salt, COST)) } };
     },
 
-    async matches(secret, hash) {
-      if (underWay >= MOST_AT_ONCE) throw new Refusal("OVERLOADED", "too many ask for tokens at this moment: try again in a second");
+    async matches(secret, hash, isKnown) {
+      if (underWay >= (isKnown ? MOST_AT_ONCE : MOST_STRANGERS_AT_ONCE))
+        throw new Refusal("OVERLOADED", "too many ask for tokens at this moment: try again in a second");
       underWay++;
       try {
         const { salt, hash: expected, ...cost } = hash ?? nobody;

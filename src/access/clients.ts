@@ -1,8 +1,9 @@
+import { LRUCache } from "lru-cache";
 import { type Db, MongoServerError } from "mongodb";
 import { networkOf } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
-import { createAllowances } from "./allowances.ts";
+import { type Allowances, createAllowances } from "./allowances.ts";
 import { callerOf, roleName } from "./claims.ts";
 import { createClientSecrets, type SecretHash } from "./client-secrets.ts";
 
@@ -31,8 +32,8 @@ export type Clients = {
   /** Gives a client no more tokens; false if there is no such client. Those that it has must be revoked besides. */
   disable(clientId: string): Promise<boolean>;
   /**
-   * The client that shows its secret. Throws a Refusal UNAUTHENTICATED, in the same time whatever is wrong, and
-   * RATE_LIMITED after several wrong ones. `address` is where the call comes from.
+   * The client that shows its secret. Throws a Refusal UNAUTHENTICATED, in the same time whatever is wrong,
+   * RATE_LIMITED after several wrong ones, and OVERLOADED when too many ask at once. `address` is where the call comes from.
    */
   authenticate(clientId: string, secret: string, address: string): Promise<Client>;
 };
@@ -59,6 +60,11 @@ const MAJORITY = { readConcern: "majority", readPreference: "primary", timeoutMS
 const WRONG_FROM_ADDRESS = { burst: 10, perMinute: 10 };
 /** From whatever address. Much more than the other, so that whoever knows a client's name does not lock it out from one place. */
 const WRONG_OF_CLIENT = { burst: 100, perMinute: 100 };
+/** Under whatever names: those who guess names, too, may not keep the process hashing. */
+const WRONG_OF_STRANGERS = { burst: 60, perMinute: 60 };
+/** How many clients that have shown their secret are remembered, with from where, and for how long. */
+const REMEMBERED = 10_000;
+const REMEMBERED_MS = 7 * 24 * 3600 * 1000;
 
 /** The clients in the collection `auth_clients` of `db`. */
 export function createClients(db: Db, clock: () => Date): Clients {
@@ -66,6 +72,28 @@ export function createClients(db: Db, clock: () => Date): Clients {
   const secrets = createClientSecrets();
   const fromAddress = createAllowances({ ...WRONG_FROM_ADDRESS, clock });
   const ofClient = createAllowances({ ...WRONG_OF_CLIENT, clock });
+  const ofStrangers = createAllowances({ ...WRONG_OF_STRANGERS, clock });
+  /** Where clients have shown their secrets: what strangers do there does not keep them out. */
+  const knownAt = new LRUCache<string, true>({ max: REMEMBERED, ttl: REMEMBERED_MS });
+
+  /** Takes from every allowance or from none. Throws a Refusal when one is used up; answers what gives all back. */
+  function takeAll(wanted: readonly (readonly [Allowances, string])[]): () => void {
+    const taken: (readonly [Allowances, string])[] = [];
+    const giveBack = () => {
+      for (const [allowances, key] of taken) allowances.giveBack(key);
+    };
+    for (const [allowances, key] of wanted) {
+      const waitSeconds = allowances.take(key);
+      if (waitSeconds > 0) {
+        giveBack();
+        throw new Refusal("RATE_LIMITED", `too many wrong secrets: try again in ${waitSeconds} seconds`, {
+          retry_after_seconds: String(waitSeconds),
+        });
+      }
+      taken.push([allowances, key]);
+    }
+    return giveBack;
+  }
 
   return {
     async create({ clientId, role, subject, storeId }) {
@@ -110,22 +138,24 @@ export function createClients(db: Db, clock: () => Date): Clients {
     },
 
     async authenticate(clientId, secret, address) {
-      const place = `${clientId} ${networkOf(address)}`;
-      // Taken before the secret is looked at, so that many at once gain nothing.
-      const waitSeconds = fromAddress.take(place) || ofClient.take(clientId);
-      if (waitSeconds > 0) {
-        throw new Refusal("RATE_LIMITED", `too many wrong secrets: try again in ${waitSeconds} seconds`, {
-          retry_after_seconds: String(waitSeconds),
-        });
+      const network = networkOf(address);
+      const place = `${clientId} ${network}`;
+      const isKnown = knownAt.has(place);
+      // Taken before the secret is looked at, so that many at once gain nothing; only a wrong one costs anything in the end.
+      const giveBack = takeAll([...(isKnown ? [] : [[ofStrangers, network] as const]), [fromAddress, place], [ofClient, clientId]]);
+      let isWrong = false;
+      try {
+        const found = await stored.findOne({ _id: clientId }, MAJORITY);
+        const matches = await secrets.matches(secret, found?.secret, isKnown);
+        if (!found || !matches || found.disabled_at) {
+          isWrong = true;
+          throw new Refusal("UNAUTHENTICATED", "client_id or client_secret is wrong, or the client is disabled");
+        }
+        knownAt.set(place, true);
+        return clientOf(found);
+      } finally {
+        if (!isWrong) giveBack();
       }
-      const found = await stored.findOne({ _id: clientId }, MAJORITY);
-      const matches = await secrets.matches(secret, found?.secret);
-      if (!found || !matches || found.disabled_at) {
-        throw new Refusal("UNAUTHENTICATED", "client_id or client_secret is wrong, or the client is disabled");
-      }
-      fromAddress.giveBack(place);
-      ofClient.giveBack(clientId);
-      return clientOf(found);
     },
   };
 }

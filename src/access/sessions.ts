@@ -22,7 +22,7 @@ export type Sessions = {
   /** Revokes the session of a refresh token; does nothing if it is none. */
   revokeBy(refreshToken: string): Promise<void>;
   revoke(sessionId: string): Promise<void>;
-  /** Revokes all sessions of a client, and answers how many. */
+  /** Revokes all sessions of a client of which there may be valid tokens, and answers how many. */
   revokeAll(clientId: string): Promise<number>;
   ensureIndexes(): Promise<void>;
 };
@@ -38,7 +38,10 @@ type StoredSession = {
   /** The exchange before, for a retry. */
   readonly last?: { readonly secret_hash: Binary; readonly request_hash: Binary; readonly at: Date };
   readonly created_at: Date;
+  /** From when on it is not refreshed any more. */
   readonly expires_at: Date;
+  /** Until when access tokens of it may be valid, so that it can be revoked. */
+  readonly kept_until: Date;
 };
 
 type RefreshToken = { readonly sessionId: string; readonly generation: number; readonly secret: Buffer; readonly mac: Buffer };
@@ -61,19 +64,19 @@ const MAJORITY = { readConcern: "majority", readPreference: "primary", timeoutMS
 export function createSessions(db: Db, revocations: Revocations, clock: () => Date): Sessions {
   const stored = db.collection<StoredSession>("auth_sessions");
 
-  async function revokeSessions(sessions: readonly Pick<StoredSession, "_id" | "expires_at">[]): Promise<void> {
+  async function revokeSessions(sessions: readonly StoredSession[]): Promise<void> {
     const [first] = sessions;
     if (!first) return;
-    const latest = sessions.reduce((most, { expires_at }) => Math.max(most, expires_at.getTime()), 0);
+    const latest = sessions.reduce((most, { kept_until }) => Math.max(most, kept_until.getTime()), 0);
     await revocations.revoke(
       sessions.map(({ _id }): RevocationId => `session:${_id}`),
-      new Date(latest + AFTER_SESSION_MS),
+      new Date(latest),
     );
   }
 
-  /** The session that a refresh token is of, whether or not it is the token's turn. */
+  /** The session that a refresh token is of, whether or not it is the token's turn, or any token's any more. */
   async function sessionOf({ sessionId, generation, secret, mac }: RefreshToken): Promise<StoredSession> {
-    const session = await stored.findOne({ _id: sessionId, expires_at: { $gt: clock() } }, MAJORITY);
+    const session = await stored.findOne({ _id: sessionId, kept_until: { $gt: clock() } }, MAJORITY);
     if (!session || !timingSafeEqual(mac, macOf(session.seed.value(), generation, secret))) throw invalid();
     return session;
   }
@@ -94,6 +97,7 @@ export function createSessions(db: Db, revocations: Revocations, clock: () => Da
           secret_hash: new Binary(sha256(secret)),
           created_at: now,
           expires_at: expiresAt,
+          kept_until: new Date(expiresAt.getTime() + AFTER_SESSION_MS),
         },
         DURABLE,
       );
@@ -103,14 +107,15 @@ export function createSessions(db: Db, revocations: Revocations, clock: () => Da
     async refresh(refreshToken, requestId) {
       const token = parseToken(refreshToken);
       if (!token) throw invalid();
-      const { _id: sessionId, seed, client_id: clientId, expires_at: expiresAt } = await sessionOf(token);
+      const session = await sessionOf(token);
+      const { _id: sessionId, seed, client_id: clientId, expires_at: expiresAt } = session;
       const { generation, secret } = token;
       const nextSecret = requestId === "" ? randomBytes(SECRET_BYTES) : nextSecretOf(seed.value(), secret, requestId);
       const step = { sessionId, clientId, expiresAt, refreshToken: formatToken(sessionId, seed.value(), generation + 1, nextSecret) };
       const next = { secret_hash: new Binary(sha256(nextSecret)), request_hash: new Binary(sha256(Buffer.from(requestId))) };
       const used = { secret_hash: new Binary(sha256(secret)), request_hash: next.request_hash };
       const taken = await stored.updateOne(
-        { _id: sessionId, generation, secret_hash: used.secret_hash },
+        { _id: sessionId, generation, secret_hash: used.secret_hash, expires_at: { $gt: clock() } },
         { $set: { generation: generation + 1, secret_hash: next.secret_hash, last: { ...used, at: clock() } } },
         DURABLE,
       );
@@ -128,13 +133,16 @@ export function createSessions(db: Db, revocations: Revocations, clock: () => Da
             },
             MAJORITY,
           )) !== null;
-        if (!isRetry) {
-          await revokeSessions([{ _id: sessionId, expires_at: expiresAt }]);
+        const ended = expiresAt <= clock();
+        // The newest token of a session that has ended has not been used twice: it comes too late.
+        if (!isRetry && !(ended && session.generation === generation)) {
+          await revokeSessions([session]);
           throw new Refusal(
             "UNAUTHENTICATED",
             "the refresh token has been used before, so all tokens that came of it are revoked: ask for new ones with IssueToken",
           );
         }
+        if (ended) throw invalid();
       }
       // Looked at last: a revocation that comes later also ends the access token that is made now.
       if (await revocations.find([`session:${sessionId}`])) throw invalid();
@@ -157,15 +165,15 @@ export function createSessions(db: Db, revocations: Revocations, clock: () => Da
     },
 
     async revokeAll(clientId) {
-      const sessions = await stored.find({ client_id: clientId, expires_at: { $gt: clock() } }, MAJORITY).toArray();
+      const sessions = await stored.find({ client_id: clientId, kept_until: { $gt: clock() } }, MAJORITY).toArray();
       await revokeSessions(sessions);
       return sessions.length;
     },
 
     async ensureIndexes() {
       await stored.createIndex({ client_id: 1 });
-      // Tokens that are shown after their session are unknown, which is as good as used.
-      await stored.createIndex({ expires_at: 1 }, { expireAfterSeconds: 0 });
+      // Refresh tokens that are shown after that are unknown, which is as good as used.
+      await stored.createIndex({ kept_until: 1 }, { expireAfterSeconds: 0 });
     },
   };
 }

@@ -74,12 +74,14 @@ async function exportAll(service: Client<typeof AuditService>, request: ReadLogR
   let position = request.afterPosition ?? 0n;
   let events = 0;
   for (let breaks = 0; ; ) {
+    let moved = false;
     try {
       for await (const message of service.readLog({ ...request, afterPosition: position }, { signal: interrupted.signal })) {
         const lines = message.entries.flatMap((entry) => cloudEventsOf(entry.position, fromBinary(LogEntrySchema, entry.body), source));
         if (lines.length > 0) await write(lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
         events += lines.length;
-        if (message.position > position) breaks = 0;
+        moved ||= message.position > position;
+        if (moved) breaks = 0;
         position = message.position;
         if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${events} events, position ${position} of ${message.target}`);
       }
@@ -87,7 +89,10 @@ async function exportAll(service: Client<typeof AuditService>, request: ReadLogR
     } catch (error) {
       if (interrupted.signal.aborted) break;
       breaks++;
-      if (ConnectError.from(error).code !== Code.Unavailable || breaks > MOST_BREAKS) {
+      const { code } = ConnectError.from(error);
+      // The token was good when the stream began: there may be a newer one.
+      const passes = code === Code.Unavailable || (code === Code.Unauthenticated && moved);
+      if (!passes || breaks > MOST_BREAKS) {
         tell(`${events} events written, up to position ${position}; to go on: --after ${position}`);
         throw error;
       }

@@ -73,6 +73,8 @@ export type Dispatcher = {
   exchange(method: DescMethod, requests: AsyncIterable<readonly Message[]>, incoming: Incoming): AsyncGenerator<Message, void, undefined>;
   /** The caller of an HTTP path that is no RPC, named in the permission table as "GET /path", if it is open to them. */
   authorize(path: string, incoming: Whence & Pick<Incoming, "authorization">): Promise<Caller>;
+  /** What to throw at somebody unknown whom such a path refuses; a denial is recorded. */
+  refuse(path: string, refusal: Refusal, incoming: Whence): CallFailure;
 };
 
 type Endpoint = { readonly name: string; readonly isPublic: boolean; readonly handler: AnyHandler };
@@ -114,7 +116,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   }
 
   /** What the caller is told of a failure. What was denied is recorded, and those who are denied too often are told to wait. */
-  function settle(name: string, failure: CallFailure, caller: Caller | undefined, incoming: Whence) {
+  function settle(name: string, failure: CallFailure, caller: Caller | undefined, incoming: Whence): CallFailure {
     const { reason } = failure;
     if (!isDenial(reason, caller)) return failure;
     const { door, traceId } = incoming;
@@ -263,6 +265,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         throw settle(path, toCallFailure(thrown, incoming.traceId), findings.caller, incoming);
       }
     },
+
+    refuse: (path, refusal, incoming) => settle(path, toCallFailure(refusal, incoming.traceId), undefined, incoming),
   };
 }
 

@@ -106,7 +106,7 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
   const rest = createRestDoor({ dispatcher, maxRequestBytes, stopping, clock });
   const documents = createDocuments({ services: dispatcher.services, readiness, jwks, jwksMaxAgeSeconds });
   const auditPaths = audit && createAuditPaths(audit);
-  const webhooks = options.webhooks && createWebhooks(options.webhooks, maxRequestBytes, stopping, logger);
+  const webhooks = options.webhooks && createWebhooks(options.webhooks, { refuse: dispatcher.refuse, maxRequestBytes, stopping, logger });
   assertComplete(dispatcher.services, [...documents.names, ...(auditPaths?.names ?? []), ...(webhooks?.names ?? [])]);
   const applyCors = createCors(options.corsOrigins);
 

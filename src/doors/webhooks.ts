@@ -6,14 +6,23 @@ import { Refusal, Unavailable } from "../domain/refusal.ts";
 import { DeliveryProvider, Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type Occasion, partnerOf } from "../services/courier-reports.ts";
 import type { SeenReports } from "../services/seen-reports.ts";
+import type { Dispatcher } from "./dispatch.ts";
 import { sendJson } from "./http-answer.ts";
 import { readBytes } from "./json-body.ts";
+import { peerOf } from "./peer.ts";
 
 export type WebhooksOptions = {
   readonly couriers: ReadonlyMap<DeliveryProvider, Courier>;
   /** When it resolves, all of a report that matters is durable. */
   readonly take: (provider: DeliveryProvider, report: CourierReport, occasion: Occasion, signal: AbortSignal) => Promise<void>;
   readonly seen: SeenReports;
+};
+
+/** What the server gives all its doors. */
+export type WebhooksSetting = Pick<Dispatcher, "refuse"> & {
+  readonly maxRequestBytes: number;
+  readonly stopping: AbortSignal;
+  readonly logger: Logger;
 };
 
 /** Where providers tell how deliveries stand. */
@@ -40,9 +49,7 @@ const MAX_BYTES = 256 * 1024;
  */
 export function createWebhooks(
   { couriers, take, seen }: WebhooksOptions,
-  maxRequestBytes: number,
-  stopping: AbortSignal,
-  logger: Logger,
+  { refuse, maxRequestBytes, stopping, logger }: WebhooksSetting,
 ): Webhooks {
   const served = new Map(
     [...PATHS].flatMap(([path, provider]) => {
@@ -59,8 +66,11 @@ export function createWebhooks(
       return courier.readWebhook({ headers, body });
     } catch (error) {
       if (!(error instanceof WebhookRefused)) throw error;
+      if (error.kind === "forged") {
+        const refusal = new Refusal("UNAUTHENTICATED", "this webhook does not show that it is the provider's");
+        throw refuse(name, refusal, { door: Door.WEBHOOK, traceId, ...peerOf(request) });
+      }
       logger.info({ trace_id: traceId, method: name, kind: error.kind }, `a webhook was refused: ${error.message}`);
-      if (error.kind === "forged") throw new Refusal("UNAUTHENTICATED", "this webhook does not show that it is the provider's");
       throw new Refusal("MALFORMED_REQUEST", "this webhook cannot be read");
     }
   }

@@ -70,7 +70,7 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
 
   const connecting = run();
   return {
-    connected: () => (stands ? connection : undefined),
+    connected: () => (stands && !connection?.isClosed() ? connection : undefined),
     onConnected(listener) {
       if (connection) listener(connection);
       else listeners.push(listener);
@@ -84,6 +84,8 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
     async stop() {
       stopping.abort();
       await connecting;
+      // Whoever has something to tell in this very moment must find none: one that is closed throws.
+      stands = false;
       await connection?.close();
     },
   };

@@ -19,7 +19,7 @@ export type AuditReadingHandlers = Pick<ServiceHandlers<typeof AuditService>, "r
 
 /** Clients take messages of 4 MiB; some messages wait on their way to a slow one, so each is small. */
 const MAX_MESSAGE_BYTES = 256 * 1024;
-/** A token is looked at when a call begins: one that has been taken back must not read on for ever. */
+/** A token that is no good any more ends the stream at the next message; where none comes, this does. */
 const LONGEST_STREAM_MS = 60 * 60 * 1000;
 
 /** Reads of the log and of an order's life in it. */
@@ -39,6 +39,7 @@ export function createAuditReadingHandlers({ db, reader, keys }: AuditReadingOpt
         signal: call.signal,
       });
       for await (const { entries, position, target } of scanned) {
+        await call.reauthenticate();
         const messages = inMessages(entries);
         const last = messages.pop() ?? [];
         for (const message of messages) {

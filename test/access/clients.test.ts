@@ -79,14 +79,34 @@ describe("a client", () => {
     await expect(clients.authenticate("picking", secret, "here")).rejects.toEqual(locked);
   });
 
-  it("is asked to wait when too many ask at once, rather than that everything else does", async () => {
+  it("is asked to wait when too many ask at once, rather than that everything else does, and pays nothing for it", async () => {
     await using database = await testDatabase();
-    const clients = createClients(database.db, () => new Date());
-    const attempts = await Promise.allSettled(
-      Array.from({ length: 60 }, (_, index) => clients.authenticate(`client-${index}`, "x", "here")),
-    );
+    const clients = createClients(database.db, () => new Date(0));
+    const secret = await clients.create(picking);
+    const sixty = <Outcome>(attempt: (index: number) => Promise<Outcome>) =>
+      Promise.allSettled(Array.from({ length: 60 }, (_, index) => attempt(index)));
+    const [attempts, honest] = await Promise.all([
+      sixty((index) => clients.authenticate(`client-${index}`, "x", `address-${index}`)),
+      sixty(() => clients.authenticate("picking", secret, "here")),
+    ]);
     const reasons = attempts.map((attempt) => (attempt.status === "rejected" ? attempt.reason.reason : "ok"));
     expect(reasons).toContain("OVERLOADED");
-    expect(reasons.filter((reason) => reason === "UNAUTHENTICATED").length).toBeGreaterThanOrEqual(32);
+    expect(reasons.filter((reason) => reason === "UNAUTHENTICATED").length).toBeGreaterThanOrEqual(24);
+    expect(honest.some(({ status }) => status === "rejected")).toBe(true);
+    await expect(clients.authenticate("picking", secret, "here")).resolves.toBeDefined();
+  });
+
+  it("that has shown its secret is let in from where others guess names and secrets; they wait after sixty", async () => {
+    await using database = await testDatabase();
+    const clients = createClients(database.db, () => new Date(0));
+    const secret = await clients.create(picking);
+    await clients.authenticate("picking", secret, "here");
+    const guess = (index: number) => clients.authenticate(`client-${index}`, "x", "here");
+    for (let index = 0; index < 60; index++) await expect(guess(index)).rejects.toEqual(wrong);
+    const flood = Array.from({ length: 64 }, (_, index) => guess(60 + index));
+    const came = Promise.all(Array.from({ length: 8 }, () => clients.authenticate("picking", secret, "here")));
+    for (const attempt of await Promise.allSettled(flood)) expect(attempt).toEqual({ status: "rejected", reason: locked });
+    await expect(came).resolves.toHaveLength(8);
+    await expect(clients.authenticate("picking", secret, "elsewhere")).resolves.toBeDefined();
   });
 });

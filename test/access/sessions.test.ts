@@ -106,6 +106,29 @@ describe("a refresh token", () => {
     await expect(auth.sessions.refresh(refreshToken, "")).resolves.toBeDefined();
   });
 
+  it("still ends the access tokens that came of its session when that has ended, used again or revoked", async () => {
+    await using database = await testDatabase();
+    let now = Date.now();
+    await using auth = await openAuth(database.db, () => new Date(now));
+    const begin = () => auth.sessions.begin("client-1", 60);
+    const [used, byToken, byId, byClient, untouched] = await Promise.all([
+      begin(),
+      begin(),
+      begin(),
+      begin(),
+      auth.sessions.begin("client-2", 60),
+    ]);
+    await auth.sessions.refresh(used.refreshToken, "");
+    now += 61_000;
+    for (const { refreshToken } of [used, untouched]) await expect(auth.sessions.refresh(refreshToken, "")).rejects.toEqual(refused);
+    await auth.sessions.revokeBy(byToken.refreshToken);
+    await auth.sessions.revoke(byId.sessionId);
+    const isRevoked = ({ sessionId }: { readonly sessionId: string }) => auth.revocations.find([`session:${sessionId}`]);
+    expect(await Promise.all([used, byToken, byId, byClient, untouched].map(isRevoked))).toEqual([true, true, true, false, false]);
+    expect(await auth.sessions.revokeAll("client-1")).toBe(4);
+    expect(await Promise.all([byClient, untouched].map(isRevoked))).toEqual([true, false]);
+  });
+
   it("is nowhere in the database, nor what would make one", async () => {
     await using database = await testDatabase();
     await using auth = await openAuth(database.db);
@@ -117,16 +140,16 @@ describe("a refresh token", () => {
     expect(bytes.includes(secret)).toBe(false);
   });
 
-  it("goes with its session's time from the database", async () => {
+  it("goes from the database with the last access token of its session", async () => {
     await using database = await testDatabase();
     await using _ = await openAuth(database.db);
-    for (const [name, count] of [
-      ["auth_sessions", 3],
-      ["auth_revocations", 3],
+    for (const [name, count, until] of [
+      ["auth_sessions", 3, "kept_until"],
+      ["auth_revocations", 3, "expires_at"],
     ] as const) {
       const indexes = await database.db.collection(name).indexes();
       expect(indexes).toHaveLength(count);
-      expect(indexes).toContainEqual(expect.objectContaining({ key: { expires_at: 1 }, expireAfterSeconds: 0 }));
+      expect(indexes).toContainEqual(expect.objectContaining({ key: { [until]: 1 }, expireAfterSeconds: 0 }));
     }
   });
 });

@@ -5,6 +5,7 @@ import { describe, expect, inject, it } from "vitest";
 import { LogEntrySchema } from "../../src/gen/ordertrail/events/v1/log_entry_pb.js";
 import { DeliveryProvider, Door, OrderStatus, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService, type ReadLogResponse, type RecordedEntry } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
+import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { type OrderTracking, OrderTrackingSchema } from "../../src/gen/ordertrail/v1/order_tracking_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 import { EVENTS_COLLECTION, type StoredEvent } from "../../src/log/log-entry.ts";
@@ -133,6 +134,23 @@ describe.each(DOORS)("AuditService/ReadLog over %s", (door) => {
     await eventually(() => expect(position).toBe(5n));
     leave.abort();
     await expect(following).rejects.toMatchObject({ code: Code.Canceled });
+  });
+
+  it("tells a follower nothing more whose token has been revoked", async () => {
+    await using app = await startTestApp();
+    await using log = openLog(inject("mongodbUrl"), app.databaseName);
+    const token = await app.token(AUDITOR);
+    const seen: number[] = [];
+    const following = (async () => {
+      for await (const message of app.client(AuditService, door, token).readLog({ follow: true })) seen.push(...positionsOf([message]));
+    })();
+    following.catch(() => undefined);
+    await log.appender.append(anEntry("order-1", 1));
+    await eventually(() => expect(seen).toEqual([1]));
+    await app.client(AuthService, "connect", "").revokeToken({ token });
+    await log.appender.append(anEntry("order-2", 1));
+    await expect(following).rejects.toMatchObject({ code: Code.Unauthenticated });
+    expect(seen).toEqual([1]);
   });
 
   it("holds little for a reader who does not read, while another reads all", async () => {

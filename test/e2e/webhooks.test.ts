@@ -1,4 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { Door, Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { CHECKOUT, CLERK, type Delivering, startDelivering } from "../support/delivering.ts";
 import { eventually } from "../support/eventually.ts";
 import { type SignedWebhook, signed } from "../support/provider.ts";
@@ -27,6 +29,19 @@ describe("a webhook", () => {
     expect((await fetch(`${test.app.http}/webhooks/uber`)).status).toBe(405);
     expect((await fetch(`${test.app.http}/webhooks/other`, { method: "POST" })).status).toBe(404);
     expect(await status(test)).toBe("READY_FOR_PICKUP");
+  });
+
+  it("that is forged is counted with the denials, and its sender is told to wait; those that are signed are not", async () => {
+    await using test = await startDelivering({ DENIALS_PER_MINUTE: "5" });
+    const forged = await Promise.all(Array.from({ length: 12 }, () => test.webhook("uber", { body: "{}", headers: {} })));
+    expect(forged.filter((code) => code === 401)).toHaveLength(5);
+    expect(forged.filter((code) => code === 429)).toHaveLength(7);
+    const { denials } = await test.app.client(OperationsService, "grpc", { role: Role.OPERATOR, subject: "operator-1" }).listDenials({});
+    expect(denials).toMatchObject([
+      { method: "POST /webhooks/uber", door: Door.WEBHOOK, reason: "UNAUTHENTICATED", count: 12n, limited: 7n },
+    ]);
+    expect(test.app.log.filter((line) => line.includes("call denied"))).toHaveLength(5);
+    expect(await test.webhook("uber", test.uber.move("nobody/1", "DELIVERED"))).toBe(200);
   });
 
   it("of an unknown delivery, kind or status is taken and leads to nothing", async () => {
