@@ -4,7 +4,6 @@ import { pino } from "pino";
 import { createAuditKeySource } from "../src/audit/audit-keys.ts";
 import { createCheckpointSigner } from "../src/audit/checkpoint-signer.ts";
 import { CHECKPOINTS_COLLECTION, createCheckpointStore } from "../src/audit/checkpoint-store.ts";
-import { createKeyRegister } from "../src/audit/key-register.ts";
 import { createTileStore, TILES_COLLECTION } from "../src/audit/tile-store.ts";
 import { AUDIT_TREE, createTreeKeeper } from "../src/audit/tree-keeper.ts";
 import { loadConfig } from "../src/config.ts";
@@ -26,8 +25,7 @@ export async function runKeeper(db: Db, folder: string, onAppended?: Appender["o
   const tiles = createTileStore(db);
   const checkpoints = createCheckpointStore(db);
   await checkpoints.ensureIndexes();
-  const register = createKeyRegister(db, clock);
-  const signer = createCheckpointSigner({ origin: config.auditOrigin, keys: createAuditKeySource(config), register, checkpoints, clock });
+  const signer = createCheckpointSigner({ origin: config.auditOrigin, keys: createAuditKeySource(config), checkpoints, clock });
   let signed = -1;
   const onSigned = ({ size }: { readonly size: number }) => {
     signed = size;

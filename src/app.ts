@@ -20,7 +20,6 @@ import { createAuditLog } from "./audit/audit-log.ts";
 import { createCheckpointFile, rememberedCheckpointFile } from "./audit/checkpoint-file.ts";
 import { createCheckpointSigner } from "./audit/checkpoint-signer.ts";
 import { createCheckpointStore } from "./audit/checkpoint-store.ts";
-import { createKeyRegister } from "./audit/key-register.ts";
 import { createTileStore } from "./audit/tile-store.ts";
 import { AUDIT_TREE, createTreeKeeper } from "./audit/tree-keeper.ts";
 import { readTreeState } from "./audit/tree-state.ts";
@@ -214,7 +213,6 @@ export async function createApp(
   const tiles = createTileStore(db);
   const checkpoints = createCheckpointStore(db);
   await checkpoints.ensureIndexes();
-  const register = createKeyRegister(db, now);
   const audit = createAuditLog(db, tiles, checkpoints);
   const { auditOrigin: origin, auditWitnesses: witnesses, auditPublishUrl: url } = config;
   const published = config.auditPublishFile === undefined ? undefined : createCheckpointFile(config.auditPublishFile);
@@ -223,7 +221,7 @@ export async function createApp(
   await makeFolder(config.dataDir);
   const remembered = rememberedCheckpointFile(config);
   const auditKeys = createAuditKeySource(config);
-  const signer = createCheckpointSigner({ origin, keys: auditKeys, register, checkpoints, remembered, clock: now });
+  const signer = createCheckpointSigner({ origin, keys: auditKeys, checkpoints, remembered, clock: now });
   const keeper = createTreeKeeper({
     db,
     tiles,
@@ -300,7 +298,8 @@ export async function createApp(
     served(
       AuditService,
       createAuditService({
-        ...{ db, reader, audit, tiles, checkpoints, register },
+        ...{ db, reader, audit, tiles, checkpoints, remembered },
+        verifiers: () => auditKeys.verifiers(origin),
         ...{ erasures, links, trackings, tracking, projector, keys, now },
       }),
     ),

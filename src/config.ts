@@ -1,7 +1,7 @@
 import { accessSync, constants, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { parseIssuers } from "./access/issuers.ts";
-import { parseAuditSeeds } from "./audit/audit-keys.ts";
+import { parseAuditKeys } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
 import type { CourierAccounts } from "./couriers/couriers.ts";
 import { parseProxies } from "./doors/proxies.ts";
@@ -377,11 +377,11 @@ const SETTINGS = {
   auditKeys: optional({
     name: "AUDIT_KEYS",
     description:
-      "Keys that sign checkpoints of the log: 32 bytes in base64 each, the newest first, with commas between; all of them sign. Not set: one made in DATA_DIR.",
+      "Keys that sign checkpoints of the log: 32 bytes in base64 each, the newest first, with commas between; all of them sign. After them, the public halves in note form of those that have signed before. Not set: one made in DATA_DIR.",
     example: "the output of `openssl rand -base64 32`",
     secret: true,
     requiredInProduction: ["AUDIT_KEYS", "AUDIT_KEYS_FILE"],
-    parse: parseAuditSeeds,
+    parse: parseAuditKeys,
   }),
   auditKeysFile: optional({
     name: "AUDIT_KEYS_FILE",
@@ -389,7 +389,7 @@ const SETTINGS = {
       "A file that holds them, instead of AUDIT_KEYS; `ordertrail audit rotate-key` changes it, and it is read again before each checkpoint.",
     example: "/run/secrets/audit_keys",
     parse: (path) => {
-      parseAuditSeeds(readFileSync(path, "utf8"));
+      parseAuditKeys(readFileSync(path, "utf8"));
       return resolve(path);
     },
   }),

@@ -10,6 +10,7 @@ import {
 } from "jose";
 import type { Logger } from "pino";
 import { Unavailable } from "../domain/refusal.ts";
+import { readAtMost } from "../read-at-most.ts";
 import { createAllowances } from "./allowances.ts";
 import { parseKeySet, publicKeySet } from "./key-set.ts";
 
@@ -61,6 +62,8 @@ const RETRY_MS = 1000;
 /** How often keys are fetched because one is not known: anybody can make up its name. */
 const FETCHES_FOR_UNKNOWN = { burst: 5, perMinute: 2 };
 const FETCH_TIMEOUT_MS = 3000;
+/** Some thousand keys; whoever answers with more is no issuer. */
+const MAX_KEY_SET_BYTES = 1024 * 1024;
 
 /** Keeps what issuers published last, for processes that start while an issuer is away. */
 export type IssuerKeyMemory = {
@@ -131,7 +134,7 @@ function fetchWithPauses(issuer: URL, logger: Logger, memory: IssuerKeyMemory | 
   async function fetchAndSave(...request: Parameters<FetchImplementation>): Promise<Response> {
     const response = await fetch(...request);
     if (response.status !== 200) throw new Error(`the issuer answered ${response.status} instead of its keys`);
-    const text = await response.text();
+    const text = (await readAtMost(response.body ?? [], MAX_KEY_SET_BYTES)).toString();
     const keySet = JSON.stringify(publicKeySet(parseKeySet(text, issuer.href).keys));
     hasKeys = true;
     memory?.save(issuer, keySet).catch((error: unknown) => logger.warn({ err: error }, "an issuer's keys cannot be saved"));

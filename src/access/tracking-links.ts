@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { Db, Filter } from "mongodb";
 import type { Actor } from "../domain/caller.ts";
+import { Refusal } from "../domain/refusal.ts";
 import { roleName } from "./claims.ts";
 import type { RevocationId, Revocations } from "./revocations.ts";
 
@@ -9,7 +10,7 @@ export type TrackingLink = { readonly linkId: string; readonly orderId: string; 
 
 /** Which tracking links there are, so that an order's links can be revoked. The links themselves are tokens. */
 export type TrackingLinks = {
-  /** Makes a note of a new link, and answers its identifier. */
+  /** Makes a note of a new link, and answers its identifier. Throws a Refusal RATE_LIMITED when the order has too many. */
   create(orderId: string, expiresAt: Date, by: Actor): Promise<string>;
   /** Revokes one link of an order, or all of them; one that is not the order's is let be. */
   revoke(orderId: string, linkId?: string): Promise<void>;
@@ -34,6 +35,8 @@ type StoredLink = {
 const ID_BYTES = 16;
 /** How much longer a revocation is kept than its link lives, for the clocks. */
 const AFTER_LINK_MS = 3600 * 1000;
+/** Revoked ones count until their time is up: every process remembers them for as long. */
+const MOST_OF_AN_ORDER = 100;
 const ROUND_TRIP_MS = 5000;
 const READING = { readConcern: "majority", readPreference: "primary", timeoutMS: ROUND_TRIP_MS } as const;
 const WRITING = { writeConcern: { w: "majority", journal: true }, timeoutMS: ROUND_TRIP_MS } as const;
@@ -54,6 +57,17 @@ export function createTrackingLinks(db: Db, revocations: Revocations, clock: () 
 
   return {
     async create(orderId, expiresAt, { role, subject }) {
+      const [next, ...others] = await stored
+        .find({ order_id: orderId, expires_at: { $gt: clock() } }, { ...READING, sort: { expires_at: 1 }, limit: MOST_OF_AN_ORDER })
+        .toArray();
+      if (next && others.length + 1 >= MOST_OF_AN_ORDER) {
+        const waitSeconds = Math.ceil((next.expires_at.getTime() - clock().getTime()) / 1000);
+        throw new Refusal(
+          "RATE_LIMITED",
+          `order ${orderId} has had ${MOST_OF_AN_ORDER} links whose time is not up yet, revoked ones included: wait ${waitSeconds} seconds`,
+          { order_id: orderId, retry_after_seconds: String(waitSeconds) },
+        );
+      }
       const linkId = randomBytes(ID_BYTES).toString("base64url");
       await stored.insertOne(
         {

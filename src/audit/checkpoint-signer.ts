@@ -2,7 +2,6 @@ import type { AuditKeySource } from "./audit-keys.ts";
 import { checkpointText, type TreeHead } from "./checkpoint.ts";
 import type { CheckpointFile } from "./checkpoint-file.ts";
 import { type CheckpointStore, HistoryChanged, type SignedCheckpoint } from "./checkpoint-store.ts";
-import type { KeyRegister } from "./key-register.ts";
 import { sameHash } from "./merkle.ts";
 import { parseNote, signNote } from "./signed-note.ts";
 
@@ -17,8 +16,7 @@ export type CheckpointSigner = {
 
 export type CheckpointSignerOptions = {
   readonly origin: string;
-  readonly keys: AuditKeySource;
-  readonly register: KeyRegister;
+  readonly keys: Pick<AuditKeySource, "signers">;
   readonly checkpoints: CheckpointStore;
   /** Where the newest that was signed is remembered, apart from the database. */
   readonly remembered?: CheckpointFile | undefined;
@@ -27,7 +25,7 @@ export type CheckpointSignerOptions = {
 
 /** A signer for the log that `origin` names. */
 export function createCheckpointSigner(options: CheckpointSignerOptions): CheckpointSigner {
-  const { origin, keys, register, checkpoints, remembered, clock } = options;
+  const { origin, keys, checkpoints, remembered, clock } = options;
   return {
     async sign(head) {
       const signers = await keys.signers(origin);
@@ -37,7 +35,6 @@ export function createCheckpointSigner(options: CheckpointSignerOptions): Checkp
         const ids = new Set(parseNote(newest.signed).signatures.map(({ name, id }) => `${name} ${id}`));
         if (signers.every(({ verifier }) => ids.has(`${verifier.name} ${verifier.id}`))) return undefined;
       }
-      await register.enter(signers.map(({ verifier }) => verifier.text));
       await checkpoints.reserve(head);
       const signed = signNote(checkpointText({ origin, ...head }), signers);
       await remembered?.write(signed);

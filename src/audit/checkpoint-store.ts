@@ -1,6 +1,7 @@
 import { Binary, type Collection, type Db, Long, MongoServerError } from "mongodb";
 import type { TreeHead } from "./checkpoint.ts";
 import { sameHash } from "./merkle.ts";
+import { parseSignatures } from "./signed-note.ts";
 
 /** The collection of checkpoints that have been signed. */
 export const CHECKPOINTS_COLLECTION = "audit_checkpoints";
@@ -87,7 +88,7 @@ export function createCheckpointStore(db: Db): CheckpointStore {
     },
     async newestRoot() {
       const [newest] = await collection.find().sort({ _id: -1 }).limit(1).toArray();
-      return newest && { size: Number(newest._id), root: newest.root.value() };
+      return newest && { size: Number(newest._id), root: bytesOf(newest.root) };
     },
     async reserve({ size, root }) {
       const document = { _id: Long.fromNumber(size), root: new Binary(root), note: null, cosignatures: [], signed_at: null };
@@ -96,7 +97,7 @@ export function createCheckpointStore(db: Db): CheckpointStore {
       } catch (error) {
         if (!(error instanceof MongoServerError && error.code === DUPLICATE_KEY)) throw error;
         const there = await collection.findOne({ _id: Long.fromNumber(size) });
-        if (!there || !sameHash(there.root.value(), root)) throw new HistoryChanged(size);
+        if (!there || !sameHash(bytesOf(there.root), root)) throw new HistoryChanged(size);
       }
     },
     async publish(size, note, signedAt) {
@@ -120,6 +121,20 @@ export function createCheckpointStore(db: Db): CheckpointStore {
   };
 }
 
-function toSigned({ _id, root, note, cosignatures, signed_at }: CheckpointDocument): SignedCheckpoint {
-  return { size: Number(_id), root: root.value(), signed: (note ?? "") + cosignatures.join(""), signedAt: signed_at ?? new Date(0) };
+/** Somebody may have been at the document: what is not to be read makes no root, and no cosignature. */
+function toSigned({ _id, root, note, cosignatures, signed_at }: Partial<CheckpointDocument>): SignedCheckpoint {
+  const lines = Array.isArray(cosignatures) ? cosignatures.filter(isSignatureLine) : [];
+  return { size: Number(_id), root: bytesOf(root), signed: (note ?? "") + lines.join(""), signedAt: signed_at ?? new Date(0) };
+}
+
+function bytesOf(value: unknown): Uint8Array {
+  return value instanceof Binary ? value.value() : new Uint8Array();
+}
+
+function isSignatureLine(line: unknown): boolean {
+  try {
+    return typeof line === "string" && parseSignatures(line).length === 1;
+  } catch {
+    return false;
+  }
 }

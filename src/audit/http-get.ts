@@ -1,6 +1,7 @@
 import { get as getInTheClear, type IncomingMessage } from "node:http";
 import { get as getByTls } from "node:https";
 import type { ConnectionOptions } from "node:tls";
+import { readAtMost } from "../read-at-most.ts";
 
 /** What a server is shown and held to by TLS, where that is not what Node does by itself. */
 export type TlsSettings = Pick<ConnectionOptions, "ca" | "cert" | "key" | "servername">;
@@ -9,7 +10,7 @@ export type HttpAnswer = { readonly status: number; readonly location: string | 
 
 /**
  * Gets what is at an http or https address; redirections are not followed. Throws an Error that says why nothing was to be had: the address
- * cannot be reached, its certificate is not good, or the answer was not there after `timeoutMs`.
+ * cannot be reached, its certificate is not good, the answer was not there after `timeoutMs`, or is larger than `maxBytes`.
  */
 export async function httpGet(
   url: URL,
@@ -17,7 +18,13 @@ export async function httpGet(
     headers,
     tls,
     timeoutMs,
-  }: { readonly headers: Readonly<Record<string, string>>; readonly tls: TlsSettings; readonly timeoutMs: number },
+    maxBytes,
+  }: {
+    readonly headers: Readonly<Record<string, string>>;
+    readonly tls: TlsSettings;
+    readonly timeoutMs: number;
+    readonly maxBytes: number;
+  },
 ): Promise<HttpAnswer> {
   const options = { headers, signal: AbortSignal.timeout(timeoutMs) };
   try {
@@ -25,9 +32,8 @@ export async function httpGet(
       const asked = url.protocol === "https:" ? getByTls(url, { ...options, ...tls }) : getInTheClear(url, options);
       asked.on("response", resolve).on("error", reject);
     });
-    const chunks: Buffer[] = [];
-    for await (const chunk of response) chunks.push(chunk);
-    return { status: response.statusCode ?? 0, location: response.headers.location, body: Buffer.concat(chunks) };
+    const body = await readAtMost(response, maxBytes);
+    return { status: response.statusCode ?? 0, location: response.headers.location, body };
   } catch (error) {
     throw new Error(`${url.origin} cannot be read: ${reasonOf(error)}`, { cause: error });
   }

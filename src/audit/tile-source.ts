@@ -16,6 +16,8 @@ type ReadFile = (path: string) => Promise<Uint8Array | undefined>;
 
 const TIMEOUT_MS = 60_000;
 const LENGTH_BYTES = 2;
+/** A full bundle of the largest entries; nothing that is published is larger. */
+const MAX_BYTES = TILE_WIDTH * (LENGTH_BYTES + 0xffff);
 
 export type LogAtUrlOptions = {
   /** Asked for before each request. */
@@ -28,7 +30,11 @@ export function logAtUrl(url: URL, { token, tls = {} }: LogAtUrlOptions = {}): P
   const prefix = url.href.replace(/\/$/, "");
   return publishedLog(async (path) => {
     const headers = token ? { authorization: `Bearer ${await token()}` } : {};
-    const { status, location, body } = await httpGet(new URL(`${prefix}/${path}`), { headers, tls, timeoutMs: TIMEOUT_MS });
+    const { status, location, body } = await httpGet(new URL(`${prefix}/${path}`), {
+      ...{ headers, tls },
+      timeoutMs: TIMEOUT_MS,
+      maxBytes: MAX_BYTES,
+    });
     if (status === 404) return undefined;
     if (status === 401 || status === 403)
       throw new Error(`${prefix}/${path} needs a token of role auditor or operator: give it with --token`);

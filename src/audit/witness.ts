@@ -1,3 +1,4 @@
+import { readAtMost } from "../read-at-most.ts";
 import type { SignedCheckpoint } from "./checkpoint-store.ts";
 import { parseNote, parseSignatures, parseVerifierKey, type VerifierKey, verifiedBy } from "./signed-note.ts";
 import type { Node } from "./tree-proofs.ts";
@@ -37,7 +38,7 @@ const UNPROCESSABLE = 422;
 const OTHERS = "and others than there are";
 /** How often it is asked again when it has seen something else meanwhile: other processes may show it checkpoints, too. */
 const MOST_TRIES = 4;
-const MAX_ANSWER_CHARS = 64 * 1024;
+const MAX_ANSWER_BYTES = 64 * 1024;
 
 /** Asks one witness to sign checkpoints; remembers how far it has come. */
 export type WitnessClient = {
@@ -67,7 +68,7 @@ export function createWitnessClient(
     async cosign(checkpoint) {
       let from = Math.min(cosigned, checkpoint.size);
       let response = await add(checkpoint, from);
-      let answer = (await response.text()).slice(0, MAX_ANSWER_CHARS);
+      let answer = await readText(response);
       for (let tries = 1; response.status === CONFLICT && tries < MOST_TRIES; tries++) {
         // It says how far it is: from there on it can be shown the rest.
         const size = /^(0|[1-9]\d{0,15})$/.test(answer.trim()) ? Number(answer) : Number.NaN;
@@ -76,7 +77,7 @@ export function createWitnessClient(
         if (size === from) throw new WitnessDisagrees(key.name, size, OTHERS);
         from = size;
         response = await add(checkpoint, from);
-        answer = (await response.text()).slice(0, MAX_ANSWER_CHARS);
+        answer = await readText(response);
       }
       if (response.status === UNPROCESSABLE) throw new WitnessDisagrees(key.name, from, OTHERS);
       if (response.status !== 200) throw new Error(`the witness answered ${response.status}`);
@@ -87,4 +88,8 @@ export function createWitnessClient(
       return signatures.map(({ line }) => line);
     },
   };
+}
+
+async function readText(response: Response): Promise<string> {
+  return (await readAtMost(response.body ?? [], MAX_ANSWER_BYTES)).toString();
 }

@@ -1,10 +1,11 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
+import { createAuditKeySource } from "../audit/audit-keys.ts";
 import { type Checkpoint, openCheckpoint } from "../audit/checkpoint.ts";
 import { rememberedCheckpointFile } from "../audit/checkpoint-file.ts";
 import { sameHash } from "../audit/merkle.ts";
-import { parseNote, parseVerifierKey, type VerifierKey, verifiedBy } from "../audit/signed-note.ts";
+import { parseNote, type VerifierKey, verifiedBy } from "../audit/signed-note.ts";
 import type { PublishedLog } from "../audit/tile-source.ts";
 import { type Difference, verifyTree } from "../audit/verify-tree.ts";
 import { loadConfig } from "../config.ts";
@@ -46,7 +47,7 @@ async function verifyPublished(command: Command, options: VerifyOptions): Promis
   const difference = broken ?? (await verifyEntries());
   const isOwn = options.url === undefined && options.dir === undefined;
   const treeProblem = difference || !isOwn ? "" : await askForTreeProblem();
-  report(command, options, { size: checkpoint.size, difference, treeProblem });
+  report(command, options, { size: checkpoint.size, signed: Math.max(checkpoint.size, before.at(-1)?.size ?? 0), difference, treeProblem });
   if (!difference && !isOwn && !options.json) command.configureOutput().writeOut?.(REACH);
   if (!difference && options.remember !== undefined) await writeFile(options.remember, signed);
 
@@ -99,7 +100,7 @@ async function verifyInDatabase(command: Command, options: VerifyOptions): Promi
       }
       progress.clear();
       const found = difference && { position: Number(difference.position), to: Number(difference.toPosition), what: difference.problem };
-      report(command, options, { size: Number(total), difference: found, treeProblem });
+      report(command, options, { size: Number(total), signed: Number(total), difference: found, treeProblem });
     }
   });
 }
@@ -107,6 +108,8 @@ async function verifyInDatabase(command: Command, options: VerifyOptions): Promi
 type Verified = {
   /** How many entries the checkpoint covers. */
   readonly size: number;
+  /** How many entries are known to have been signed. */
+  readonly signed: number;
   readonly difference: Difference | undefined;
   /** Why what came after them is not signed; empty if it is, or nobody could be asked. */
   readonly treeProblem: string;
@@ -114,7 +117,7 @@ type Verified = {
 
 const REACH = "that is how far the newest checkpoint reaches; whether the log has gone on since, only its instance can tell\n";
 
-function report(command: Command, { json }: VerifyOptions, { size, difference, treeProblem }: Verified): void {
+function report(command: Command, { json }: VerifyOptions, { size, signed, difference, treeProblem }: Verified): void {
   const write = (text: string) => command.configureOutput().writeOut?.(text);
   if (difference || treeProblem) process.exitCode = EXIT.failed;
   if (json) {
@@ -125,7 +128,7 @@ function report(command: Command, { json }: VerifyOptions, { size, difference, t
     const { position, to, what } = difference;
     const where =
       position === 0 ? "" : position === to ? `first wrong position ${position}: ` : `first wrong position in ${position} to ${to}: `;
-    write(`${position > size ? "THE LOG IS DAMAGED AFTER WHAT WAS SIGNED" : "THE LOG IS NOT WHAT WAS SIGNED"}. ${where}${what}\n`);
+    write(`${position > signed ? "THE LOG IS DAMAGED AFTER WHAT WAS SIGNED" : "THE LOG IS NOT WHAT WAS SIGNED"}. ${where}${what}\n`);
   } else {
     write(`verified: ${size} entries are what was signed\n`);
   }
@@ -136,7 +139,7 @@ function report(command: Command, { json }: VerifyOptions, { size, difference, t
 async function readRemembered(
   command: Command,
   path: string,
-  { url, dir, key, token }: VerifyOptions,
+  { url, dir, key }: VerifyOptions,
   keys: readonly VerifierKey[],
 ): Promise<Checkpoint | undefined> {
   let text: string;
@@ -148,12 +151,11 @@ async function readRemembered(
   }
   const note = parseNote(text);
   if (verifiedBy(note, keys).length > 0) return openCheckpoint(text, keys);
-  let kept: VerifierKey[] = [];
-  if (!url && dir === undefined && !key)
-    await withAuditService(command, token, async (audit) => {
-      kept = ((await audit.getCheckpoint({})).checkpoint?.verifierKeys ?? []).map(parseVerifierKey);
-    });
-  if (verifiedBy(note, kept).length > 0) return openCheckpoint(text, kept);
+  if (!url && dir === undefined && !key) {
+    const config = loadConfig();
+    const all = await createAuditKeySource(config).verifiers(config.auditOrigin);
+    if (verifiedBy(note, all).length > 0) return openCheckpoint(text, all);
+  }
   const signers = note.signatures.map(({ name, id }) => `${name}+${id.toString(16).padStart(8, "0")}`).join(" or ");
   return command.error(
     `error: the checkpoint in ${path} is signed with another key: give the one that begins with ${signers}, too, as --key (ordertrail audit key --all lists those that the log has had)`,

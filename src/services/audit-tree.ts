@@ -2,10 +2,11 @@ import { setTimeout as pause } from "node:timers/promises";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Db } from "mongodb";
 import type { AuditLog } from "../audit/audit-log.ts";
-import { openCheckpoint } from "../audit/checkpoint.ts";
+import { openCheckpoint, type TreeHead } from "../audit/checkpoint.ts";
+import type { CheckpointFile } from "../audit/checkpoint-file.ts";
 import type { CheckpointStore, SignedCheckpoint } from "../audit/checkpoint-store.ts";
-import type { KeyRegister } from "../audit/key-register.ts";
-import { parseVerifierKey } from "../audit/signed-note.ts";
+import { sameHash } from "../audit/merkle.ts";
+import type { VerifierKey } from "../audit/signed-note.ts";
 import { findStray, storedLog } from "../audit/stored-log.ts";
 import type { TileStore } from "../audit/tile-store.ts";
 import { consistencyProof, inclusionProof, resolveNodes } from "../audit/tree-proofs.ts";
@@ -25,7 +26,10 @@ export type AuditTreeOptions = {
   readonly audit: AuditLog;
   readonly tiles: TileStore;
   readonly checkpoints: CheckpointStore;
-  readonly register: KeyRegister;
+  /** The newest checkpoint that this process has signed, apart from the database. */
+  readonly remembered: Pick<CheckpointFile, "read">;
+  /** The log's keys, the newest first. */
+  readonly verifiers: () => Promise<readonly VerifierKey[]>;
   readonly now: () => Date;
 };
 
@@ -41,10 +45,30 @@ const LOOK_EVERY_MS = 50;
 
 /** Proofs over the log's tree, and its verification. */
 export function createAuditTreeHandlers(options: AuditTreeOptions): AuditTreeHandlers {
-  const { db, reader, audit, tiles, checkpoints, register, now } = options;
+  const { db, reader, audit, tiles, checkpoints, remembered, verifiers, now } = options;
 
   async function present({ size, root, signed, signedAt }: SignedCheckpoint) {
-    return { size: BigInt(size), root, signed, signedAt: timestampFromDate(signedAt), verifierKeys: await register.all() };
+    const verifierKeys = (await verifiers()).map(({ text }) => text).toReversed();
+    return { size: BigInt(size), root, signed, signedAt: timestampFromDate(signedAt), verifierKeys };
+  }
+
+  /** What the log's keys have signed, of all that is kept and remembered, the smallest first; and what is kept that they have not. */
+  async function readSigned(): Promise<{ readonly heads: readonly TreeHead[]; readonly problem: string | undefined }> {
+    const keys = await verifiers();
+    const own = await remembered.read();
+    const heads: TreeHead[] = own ? [own] : [];
+    let problem: string | undefined;
+    for await (const { size, root, signed } of checkpoints.all()) {
+      try {
+        // What stands beside the note is not signed: what the note says counts.
+        const head = openCheckpoint(signed, keys);
+        heads.push(head);
+        if (head.size !== size || !sameHash(head.root, root)) throw new Error("what stands beside it says something else");
+      } catch (error) {
+        problem ??= `the checkpoint over ${size} entries that the database keeps is not as it was signed: ${(error as Error).message}`;
+      }
+    }
+    return { heads: heads.toSorted((a, b) => a.size - b.size), problem };
   }
 
   async function newestCheckpoint(): Promise<SignedCheckpoint> {
@@ -114,23 +138,18 @@ export function createAuditTreeHandlers(options: AuditTreeOptions): AuditTreeHan
     },
 
     async *verifyLog(_request, call) {
-      const newest = await newestCheckpoint();
-      const total = BigInt(newest.size);
+      await newestCheckpoint();
+      const { heads, problem: unsigned } = await readSigned();
+      const newest = heads.at(-1);
+      const total = BigInt(newest?.size ?? 0);
       const stray = await findStray(db);
-      if (stray !== undefined) {
-        yield { total, done: true, difference: { problem: stray } };
+      if (stray !== undefined || !newest) {
+        yield { total, done: true, difference: { problem: stray ?? unsigned ?? "no checkpoint is kept" } };
         return;
-      }
-      const keys = (await register.all()).map(parseVerifierKey);
-      const earlier = [];
-      for await (const one of checkpoints.all()) {
-        // What stands beside the note is not signed: what the note says counts.
-        const { size, root } = openCheckpoint(one.signed, keys);
-        if (size <= newest.size) earlier.push({ size, root });
       }
       const source = storedLog(db, tiles);
       const { signal } = call;
-      const verifying = verifyTree(source, { head: openCheckpoint(newest.signed, keys), earlier, signal });
+      const verifying = verifyTree(source, { head: newest, earlier: heads.slice(0, -1), signal });
       let difference: Difference | undefined;
       for (let next = await verifying.next(); ; next = await verifying.next()) {
         if (next.done) {
@@ -140,7 +159,7 @@ export function createAuditTreeHandlers(options: AuditTreeOptions): AuditTreeHan
         yield { checked: BigInt(next.value.checked), total };
       }
       const { head, covered, problem } = await readTreeState(db, checkpoints, now);
-      if (!difference) {
+      if (!difference && unsigned === undefined) {
         const rest = verifyRest(source, { after: newest.size, to: head, covered, signal });
         for (let next = await rest.next(); ; next = await rest.next()) {
           if (next.done) {
@@ -159,6 +178,7 @@ export function createAuditTreeHandlers(options: AuditTreeOptions): AuditTreeHan
         ...(difference && {
           difference: { position: BigInt(difference.position), toPosition: BigInt(difference.to), problem: difference.what },
         }),
+        ...(!difference && unsigned !== undefined && { difference: { problem: unsigned } }),
       };
     },
   };

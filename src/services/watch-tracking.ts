@@ -41,6 +41,8 @@ type Shared = { readonly order: Order; readonly shown: Map<Role, Promise<WatchTr
 
 /** For so many of the newest entries, as those who keep up with an order ask within milliseconds. */
 const SHARED_ENTRIES = 500;
+/** No longer than that, for personal data is in what is shown. */
+const SHARED_MS = 60_000;
 const REREAD_MS = 50;
 /** For how long a version may be unknown here that the caller has seen: a new primary may know less for a moment. */
 const UNKNOWN_MS = 1500;
@@ -51,7 +53,7 @@ export function createWatchTracking(
 ): Pick<ServiceHandlers<typeof OrderTrackingService>, "watchTracking"> {
   const { watch, orders, reader, locations, keys, now } = dependencies;
   /** Many watch one order: what it is after an entry, and how it is shown to a role, is made once, and kept for a moment. */
-  const shared = new LRUCache<RecordedEntry, Shared>({ max: SHARED_ENTRIES });
+  const shared = new LRUCache<RecordedEntry, Shared>({ max: SHARED_ENTRIES, ttl: SHARED_MS, ttlAutopurge: true });
 
   /** The order after the next entry of its stream, which others are being told of at the same time. */
   function after(before: Order, recorded: RecordedEntry): Shared {

@@ -6,7 +6,6 @@ import { openCheckpoint, type TreeHead } from "../../src/audit/checkpoint.ts";
 import type { CheckpointFile } from "../../src/audit/checkpoint-file.ts";
 import { createCheckpointSigner } from "../../src/audit/checkpoint-signer.ts";
 import { type CheckpointStore, createCheckpointStore, type SignedCheckpoint } from "../../src/audit/checkpoint-store.ts";
-import { createKeyRegister, type KeyRegister } from "../../src/audit/key-register.ts";
 import { createSignerKey } from "../../src/audit/signed-note.ts";
 import { createTileStore, type TileStore } from "../../src/audit/tile-store.ts";
 import { createTreeKeeper } from "../../src/audit/tree-keeper.ts";
@@ -26,7 +25,6 @@ export type AuditParts = {
   readonly db: Db;
   readonly tiles: TileStore;
   readonly checkpoints: CheckpointStore;
-  readonly register: KeyRegister;
   readonly audit: AuditLog;
   /** The newest checkpoint, verified, once it covers so many entries. */
   covered(size: number): Promise<TreeHead>;
@@ -41,7 +39,6 @@ export function auditParts(db: Db): AuditParts {
     tiles,
     checkpoints,
     audit,
-    register: createKeyRegister(db, () => new Date()),
     covered: (size) =>
       eventually(async () => {
         const newest = await audit.checkpoint();
@@ -52,7 +49,7 @@ export function auditParts(db: Db): AuditParts {
 }
 
 export type KeeperOptions = {
-  readonly keys?: AuditKeySource;
+  readonly keys?: Pick<AuditKeySource, "signers">;
   readonly onSigned?: (checkpoint: SignedCheckpoint) => void;
   readonly onAppended?: Appender["onAppended"];
   readonly remembered?: CheckpointFile;
@@ -62,16 +59,9 @@ export type KeeperOptions = {
 };
 
 /** Keeps the tree of a log until the end of the `await using` block, as a process of its own would. */
-export function keepTree({ db, tiles, checkpoints, register }: AuditParts, options: KeeperOptions = {}): AsyncDisposable {
-  const {
-    keys = { signers: async () => [SIGNER], rotate: async () => undefined },
-    onSigned = () => undefined,
-    onAppended,
-    remembered,
-    published,
-    lines,
-  } = options;
-  const signer = createCheckpointSigner({ origin: ORIGIN, keys, register, checkpoints, remembered, clock: () => new Date() });
+export function keepTree({ db, tiles, checkpoints }: AuditParts, options: KeeperOptions = {}): AsyncDisposable {
+  const { keys = { signers: async () => [SIGNER] }, onSigned = () => undefined, onAppended, remembered, published, lines } = options;
+  const signer = createCheckpointSigner({ origin: ORIGIN, keys, checkpoints, remembered, clock: () => new Date() });
   const logger = lines ? createLogger("debug", { write: (line) => lines.push(line) }) : createLogger("silent");
   const keeper = createTreeKeeper({
     db,

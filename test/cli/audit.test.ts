@@ -311,7 +311,7 @@ describe("every verb of ordertrail audit", () => {
   });
 
   it("says when no instance is running", async () => {
-    for (const args of [["checkpoint"], ["verify"], ["verify", "--in-database"], ["prove", "one", "-o", path("x")], ["key", "--all"]])
+    for (const args of [["checkpoint"], ["verify"], ["verify", "--in-database"], ["prove", "one", "-o", path("x")]])
       expect(await audit(...args)).toMatchObject({
         exitCode: 3,
         err: `error: no instance runs with the data in ${folder.path}: npm start\n`,

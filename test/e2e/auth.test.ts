@@ -392,6 +392,19 @@ describe("a tracking link", () => {
     expect(await statusWith(app, usual.token, "/orders/tracking/order-1")).toBe(401);
   });
 
+  it("is to be had a hundred times at a time for an order, whether or not they are revoked", async () => {
+    let now = Date.now();
+    await using app = await startTestApp({}, () => new Date(now));
+    await makeOrders(app);
+    const checkout = app.client(AuthService, "grpc", CHECKOUT);
+    for (let count = 0; count < 100; count++) await checkout.createTrackingLink({ orderId: "order-1", expiresIn: 300 });
+    await checkout.revokeTrackingLink({ orderId: "order-1" });
+    await expect(checkout.createTrackingLink({ orderId: "order-1" })).rejects.toMatchObject({ code: Code.ResourceExhausted });
+    await expect(checkout.createTrackingLink({ orderId: "order-2" })).resolves.toBeDefined();
+    now += 301_000;
+    await expect(checkout.createTrackingLink({ orderId: "order-1" })).resolves.toBeDefined();
+  });
+
   it("is not to be had by those whose order it is not, and its address takes no token", async () => {
     await using app = await startTestApp();
     await makeOrders(app);

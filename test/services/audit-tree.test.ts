@@ -2,9 +2,12 @@ import { randomUUID } from "node:crypto";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Binary, type Document, Long } from "mongodb";
 import { describe, expect, it } from "vitest";
-import { openCheckpoint } from "../../src/audit/checkpoint.ts";
+import { checkpointText, openCheckpoint } from "../../src/audit/checkpoint.ts";
+import { CHECKPOINTS_COLLECTION, type CheckpointDocument } from "../../src/audit/checkpoint-store.ts";
+import { createFrontier } from "../../src/audit/frontier.ts";
 import { hashLeaf, verifyConsistency, verifyInclusion } from "../../src/audit/merkle.ts";
-import { parseVerifierKey } from "../../src/audit/signed-note.ts";
+import { createSignerKey, parseVerifierKey, signNote } from "../../src/audit/signed-note.ts";
+import { TILES_COLLECTION } from "../../src/audit/tile-store.ts";
 import { RetryInfoSchema } from "../../src/gen/google/rpc/error_details_pb.js";
 import { Role } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 import { AuditService, type VerifyLogResponse } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
@@ -127,6 +130,61 @@ describe("AuditService", () => {
     expect(await lastOf(audit.verifyLog({}))).toMatchObject({ done: true, difference: wrong });
     await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(4n));
     expect(await lastOf(audit.verifyLog({}))).toMatchObject({ done: true, difference: wrong });
+  });
+
+  it("believes no checkpoint and no key that somebody has put into the database", async () => {
+    await using app = await startTestApp();
+    const audit = app.client(AuditService, "grpc", AUDITOR);
+    await submit(app, "one", "two", "three");
+    await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(3n));
+    const checkpoints = app.database.db(app.databaseName).collection<CheckpointDocument>(CHECKPOINTS_COLLECTION);
+    const kept = await checkpoints.find().toArray();
+    const newest = kept.at(-1) as CheckpointDocument;
+    const root = new Binary(Buffer.alloc(32, 1));
+    const stranger = createSignerKey("ordertrail.localhost/audit", Buffer.alloc(32, 9));
+    const forged = signNote(checkpointText({ origin: "ordertrail.localhost/audit", size: 3, root: root.value() }), [stranger]);
+    const tampering: readonly (readonly [string, object])[] = [
+      ["signed with the key", { root, note: forged }],
+      ["does not match the text", { note: newest.note?.replace("/audit\n3\n", "/audit\n2\n") }],
+      ["not a signed note", { note: "nonsense" }],
+      ["says something else", { root }],
+      ["says something else", { root: "nonsense" }],
+    ];
+    for (const [problem, fields] of tampering) {
+      await checkpoints.updateOne({ _id: newest._id }, { $set: fields });
+      const { difference, done } = (await lastOf(audit.verifyLog({}))) ?? {};
+      expect([done, difference?.position, difference?.problem]).toEqual([true, 0n, expect.stringContaining(problem)]);
+      await checkpoints.replaceOne({ _id: newest._id }, newest);
+    }
+    await checkpoints.updateOne({ _id: newest._id }, { $set: { cosignatures: ["nonsense", 1] as string[] } });
+    expect(await lastOf(audit.verifyLog({}))).toMatchObject({ done: true, total: 3n, checked: 3n });
+    await checkpoints.updateOne({ _id: newest._id }, { $unset: { cosignatures: 1 } });
+    expect((await app.get(AUDITOR, "/audit/checkpoint")).status).toBe(200);
+    await checkpoints.replaceOne({ _id: newest._id }, newest);
+    expect((await lastOf(audit.verifyLog({})))?.difference).toBeUndefined();
+  });
+
+  it("finds an entry changed with its tiles and with every checkpoint, by what is remembered apart from the database", async () => {
+    await using app = await startTestApp();
+    const audit = app.client(AuditService, "grpc", AUDITOR);
+    await submit(app, "one", "two", "three");
+    await eventually(async () => expect((await audit.getCheckpoint({})).checkpoint?.size).toBe(3n));
+    const db = app.database.db(app.databaseName);
+    const entries = db.collection<Document & { _id: number }>("events");
+    await entries.updateOne({ _id: 2 }, { $set: { body: new Binary(Buffer.from("other")) } });
+    const bodies = (await entries.find().sort({ _id: 1 }).toArray()).map(({ body }) => hashLeaf((body as Binary).value()));
+    await db.collection(TILES_COLLECTION).updateOne({ width: 3 }, { $set: { hashes: new Binary(Buffer.concat(bodies)) } });
+    const frontier = createFrontier();
+    for (const hash of bodies) frontier.append(hash);
+    const root = frontier.root();
+    const stranger = createSignerKey("ordertrail.localhost/audit", Buffer.alloc(32, 9));
+    const note = signNote(checkpointText({ origin: "ordertrail.localhost/audit", size: 3, root }), [stranger]);
+    const checkpoints = db.collection<CheckpointDocument>(CHECKPOINTS_COLLECTION);
+    await checkpoints.deleteMany({});
+    await checkpoints.insertOne({ _id: 3, root: new Binary(root), note, cosignatures: [], signed_at: new Date() });
+    const { difference } = (await lastOf(audit.verifyLog({}))) ?? {};
+    expect(Number(difference?.position)).toBeLessThanOrEqual(2);
+    expect(Number(difference?.toPosition)).toBeGreaterThanOrEqual(2);
   });
 
   it("finds a log rolled back under a running process, which then records nothing more", async () => {
