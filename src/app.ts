@@ -79,6 +79,7 @@ import { createOperationsService } from "./services/operations-service.ts";
 import { createOrderLimits } from "./services/order-limits.ts";
 import { createOrderTrackingService } from "./services/order-tracking-service.ts";
 import { createErasureRecorder } from "./services/record-erasure.ts";
+import { createSealedLocations } from "./services/sealed-locations.ts";
 import { createTimers } from "./workers/timers.ts";
 
 /** Ordertrail, running. */
@@ -270,9 +271,10 @@ export async function createApp(
 
   const trackings = createOrderTrackings(db);
   const { locationStoreMs: storeMs, driverNearMeters: nearMeters, driverArrivedMeters: arrivedMeters } = config;
-  const feed = createPointFeed({ nats, prefix: config.natsPrefix, self, find: stored.find });
+  const sealedLocations = createSealedLocations(stored, keys);
+  const feed = createPointFeed({ nats, prefix: config.natsPrefix, self, find: sealedLocations.find });
   const locations = createLocationIntake({
-    ...{ orders, stores, keys, locations: stored, feed, watch, storeMs, now, logger },
+    ...{ orders, stores, keys, locations: sealedLocations, feed, watch, storeMs, now, logger },
     estimateArrival: options.estimateArrival ?? estimateArrival,
     radii: { nearMeters, arrivedMeters },
     staleMs: config.locationStaleSeconds * 1000,

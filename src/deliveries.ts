@@ -11,12 +11,12 @@ import type { Transactor } from "./log/transact.ts";
 import type { PersonalKeys } from "./privacy/personal-keys.ts";
 import { createRepeater } from "./privacy/repeater.ts";
 import { createCourierJobs } from "./projections/courier-jobs.ts";
-import type { DriverLocations } from "./projections/driver-locations.ts";
 import { type ServedService, served } from "./services/call.ts";
 import { BY_ITSELF, createCourierDesk } from "./services/courier-desk.ts";
 import { createCourierReports, type TakePoint } from "./services/courier-reports.ts";
 import { createDeliveryRequests } from "./services/delivery-request.ts";
 import { createDeliveryService } from "./services/delivery-service.ts";
+import type { LocationIntake } from "./services/location-intake.ts";
 import { createSeenReports } from "./services/seen-reports.ts";
 import { createCourierFollowUp } from "./workers/courier-follow-up.ts";
 
@@ -40,7 +40,7 @@ export async function createDeliveries(parts: {
   readonly stores: Pick<Transactor<StoreState>, "read">;
   readonly reader: LogReader;
   readonly keys: PersonalKeys;
-  readonly locations: Pick<DriverLocations, "find">;
+  readonly locations: Pick<LocationIntake, "find">;
   readonly takePoint: TakePoint;
   readonly now: () => Date;
   readonly logger: Logger;

@@ -1,20 +1,30 @@
 import { type AnyBulkWriteOperation, type Collection, type Db, type Filter, MongoBulkWriteError, type WriteError } from "mongodb";
 import type { DriverPoint } from "../domain/driver-point.ts";
 import { STATUSES_WITH_LOCATION } from "../domain/order-location.ts";
+import type { Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import { batched } from "../log/batched.ts";
-import { type LocationDocument, type OrderTrackingDocument, statusName } from "./order-tracking-document.ts";
+import {
+  fromSealedDocument,
+  type LocationDocument,
+  type OrderTrackingDocument,
+  statusName,
+  toSealedDocument,
+} from "./order-tracking-document.ts";
 
-/** Where the driver of an order was last seen, and when they are expected at the customer's, as of then. */
-export type LastPoint = DriverPoint & { readonly eta?: Date | undefined };
+/** Where the driver of an order was last seen, the place sealed, and when they are expected at the customer's, as of then. */
+export type SealedPoint = Omit<DriverPoint, "latitude" | "longitude" | "isTimeOfReport"> & {
+  readonly place: Sealed;
+  readonly eta?: Date | undefined;
+};
 
 /** Where the drivers of the orders now under way were last seen. Not part of the log, and not made of it. */
 export type DriverLocations = {
-  /** Creates the collection's index. */
+  /** Makes the collection ready. */
   ensureIndexes(): Promise<void>;
   /** Keeps, of each order, the point that is the newest by the device's time. Shows it in `order_tracking`, too, once the order is there. */
-  record(points: ReadonlyMap<string, LastPoint>): Promise<void>;
+  record(points: ReadonlyMap<string, SealedPoint>): Promise<void>;
   /** The newest point of an order. */
-  find(orderId: string): Promise<LastPoint | undefined>;
+  find(orderId: string): Promise<SealedPoint | undefined>;
   /** Forgets the points of orders that have no driver any more. */
   remove(orderIds: readonly string[]): Promise<void>;
   /** Brings every point into a copy of `order_tracking`. */
@@ -38,7 +48,7 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
   const points: Collection<DriverLocationDocument> = db.collection("driver_locations");
 
   /** Reads at the same time share a round trip. */
-  const find = batched<string, LastPoint | undefined>(async (orderIds) => {
+  const find = batched<string, SealedPoint | undefined>(async (orderIds) => {
     const found = await points.find({ _id: { $in: [...orderIds] } }).toArray();
     const byOrder = new Map(found.map((document) => [document._id, fromLocationDocument(document)]));
     return orderIds.map((orderId) => byOrder.get(orderId));
@@ -74,6 +84,8 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
 
   return {
     async ensureIndexes() {
+      // Points of before places were sealed.
+      await points.deleteMany({ latitude: { $exists: true } });
       await points.createIndex({ stored_at: 1 }, { expireAfterSeconds: KEPT_AT_MOST_SECONDS });
     },
     async record(newest) {
@@ -100,10 +112,9 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
   };
 }
 
-function toLocationDocument(point: LastPoint): LocationDocument {
+function toLocationDocument(point: SealedPoint): LocationDocument {
   return {
-    latitude: point.latitude,
-    longitude: point.longitude,
+    place: toSealedDocument(point.place),
     heading_deg: point.headingDeg ?? null,
     speed_mps: point.speedMps ?? null,
     accuracy_m: point.accuracyM ?? null,
@@ -113,10 +124,9 @@ function toLocationDocument(point: LastPoint): LocationDocument {
 }
 
 /** The point of a document. */
-export function fromLocationDocument(location: LocationDocument): LastPoint {
+export function fromLocationDocument(location: LocationDocument): SealedPoint {
   return {
-    latitude: location.latitude,
-    longitude: location.longitude,
+    place: fromSealedDocument(location.place),
     headingDeg: location.heading_deg ?? undefined,
     speedMps: location.speed_mps ?? undefined,
     accuracyM: location.accuracy_m ?? undefined,

@@ -70,10 +70,9 @@ type DeliveryDocument = {
   readonly attempt: number;
 };
 
-/** Where a driver was, as documents hold it. */
+/** Where a driver was, as documents hold it. The place itself is sealed: at the end of the way it is the customer's address. */
 export type LocationDocument = {
-  readonly latitude: number;
-  readonly longitude: number;
+  readonly place: SealedDocument;
   readonly heading_deg: number | null;
   readonly speed_mps: number | null;
   readonly accuracy_m: number | null;
@@ -420,11 +419,20 @@ function actorFromDocument({ role, subject }: ActorDocument): Actor {
 }
 
 function sealedToDocument(sealed: Sealed | undefined): SealedDocument | null {
-  return sealed ? { key_id: new Binary(sealed.keyId), nonce: new Binary(sealed.nonce), ciphertext: new Binary(sealed.ciphertext) } : null;
+  return sealed ? toSealedDocument(sealed) : null;
+}
+
+/** What is sealed, as documents hold it. */
+export function toSealedDocument({ keyId, nonce, ciphertext }: Sealed): SealedDocument {
+  return { key_id: new Binary(keyId), nonce: new Binary(nonce), ciphertext: new Binary(ciphertext) };
 }
 
 function sealedFromDocument(sealed: SealedDocument | null): Sealed | undefined {
-  if (sealed === null) return undefined;
+  return sealed === null ? undefined : fromSealedDocument(sealed);
+}
+
+/** What documents hold sealed. */
+export function fromSealedDocument(sealed: SealedDocument): Sealed {
   return create(SealedSchema, { keyId: bytesOf(sealed.key_id), nonce: bytesOf(sealed.nonce), ciphertext: bytesOf(sealed.ciphertext) });
 }
 

@@ -4,7 +4,7 @@ import { orderStream } from "../domain/order.ts";
 import type { DeliveryProvider, OrderStatus } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { LogReader } from "../log/reader.ts";
 import type { Snapshot } from "../log/transact.ts";
-import { type DriverLocations, fromLocationDocument, type LastPoint } from "./driver-locations.ts";
+import { type DriverLocations, fromLocationDocument, type SealedPoint } from "./driver-locations.ts";
 import { fromDocument, type OrderTrackingDocument, providerName, statusName, toDocument } from "./order-tracking-document.ts";
 import { foldOrder, openOrderTracking } from "./order-tracking-writer.ts";
 import type { Projection } from "./projection.ts";
@@ -13,7 +13,7 @@ import type { Projection } from "./projection.ts";
 export const ORDER_TRACKING = "order_tracking";
 
 /** To be raised when `toDocument` or the domain's `evolve` yield other documents than before for the same entries. */
-const REVISION = 4;
+const REVISION = 5;
 
 /** The live collection is written with every batch, so that orders in memory only spare reads: some 1,500 of usual size. */
 const LIVE_WEIGHT = 3_000_000;
@@ -69,7 +69,7 @@ export function createOrderTrackingProjection(db: Db, reader: LogReader, locatio
 }
 
 /** An order of a list, with where its driver was last seen while that is of interest. */
-export type ListedOrder = Snapshot<OrderState> & { readonly location?: LastPoint };
+export type ListedOrder = Snapshot<OrderState> & { readonly location?: SealedPoint };
 
 /** Which orders a list holds: those that match all that is set, in the scope and in the filters. */
 export type OrderListing = {

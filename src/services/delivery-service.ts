@@ -19,11 +19,11 @@ import {
 import type { LogReader } from "../log/reader.ts";
 import type { Snapshot, Transactor } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
-import type { DriverLocations } from "../projections/driver-locations.ts";
 import type { Call, ServiceHandlers } from "./call.ts";
 import { type CourierDesk, notEnabled } from "./courier-desk.ts";
 import type { Occasion } from "./courier-reports.ts";
 import type { DeliveryRequests } from "./delivery-request.ts";
+import type { LocationIntake } from "./location-intake.ts";
 import { recordedOrigin } from "./origin.ts";
 import { presentOrders, STATE_OF } from "./present-order.ts";
 
@@ -32,7 +32,7 @@ export type DeliveryServiceDependencies = {
   readonly reader: LogReader;
   readonly desk: CourierDesk;
   readonly requests: DeliveryRequests;
-  readonly locations: Pick<DriverLocations, "find">;
+  readonly locations: Pick<LocationIntake, "find">;
   readonly keys: PersonalKeys;
   readonly now: () => Date;
   /** How long a provider may take to give a quote. */

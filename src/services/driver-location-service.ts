@@ -23,11 +23,11 @@ import { openLocationWatch } from "../live/location-watch.ts";
 import type { PointFeed } from "../live/point-feed.ts";
 import type { LogWatch } from "../live/watch.ts";
 import type { Snapshot, Transactor } from "../log/transact.ts";
-import type { LastPoint } from "../projections/driver-locations.ts";
 import type { Checked, ServiceHandlers } from "./call.ts";
 import type { LocationIntake, NotTaken, Reported } from "./location-intake.ts";
 import { orderAfterNews } from "./order-after-news.ts";
 import { presentLocation } from "./present-order.ts";
+import type { LastPoint } from "./sealed-locations.ts";
 
 type Order = Snapshot<OrderState>;
 type Response = MessageInitShape<typeof StreamLocationsResponseSchema>;

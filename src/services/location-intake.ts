@@ -23,9 +23,9 @@ import type { PointFeed } from "../live/point-feed.ts";
 import type { LogWatch, Watcher } from "../live/watch.ts";
 import type { Snapshot, Transactor } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
-import type { DriverLocations, LastPoint } from "../projections/driver-locations.ts";
 import { orderAfterNews } from "./order-after-news.ts";
 import { sealedContext } from "./present-order.ts";
+import type { LastPoint, SealedLocations } from "./sealed-locations.ts";
 
 /** A point of an order's driver, as it came in. */
 export type Reported = { readonly orderId: string; readonly point: DriverPoint };
@@ -56,7 +56,7 @@ export type LocationIntakeOptions = {
   readonly orders: Transactor<OrderState>;
   readonly stores: Pick<Transactor<StoreState>, "read">;
   readonly keys: PersonalKeys;
-  readonly locations: DriverLocations;
+  readonly locations: SealedLocations;
   readonly feed: PointFeed;
   readonly watch: LogWatch;
   readonly radii: Radii;
@@ -244,13 +244,12 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
 
   /** Stores the newest points of orders. What cannot be stored is tried again later. */
   async function store(due: readonly Followed[]): Promise<void> {
-    const newest = new Map<string, LastPoint>();
-    for (const one of due) {
+    const newest = due.flatMap((one) => {
       unstored.delete(one);
       one.storedAt = performance.now();
-      const { last } = one.trail;
-      if (last) newest.set(one.orderId, { ...last, eta: one.eta });
-    }
+      const { orderId, trail, eta, order } = one;
+      return trail.last ? [{ orderId, customerId: order.state.customerId, point: { ...trail.last, eta } }] : [];
+    });
     try {
       await locations.record(newest);
     } catch (error) {

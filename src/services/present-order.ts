@@ -2,7 +2,7 @@ import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
-import type { DriverPoint } from "../domain/driver-point.ts";
+import type { DriverPoint, Place } from "../domain/driver-point.ts";
 import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
 import type { Waiting } from "../domain/order-deadlines.ts";
 import type { JobStatus } from "../domain/order-delivery.ts";
@@ -25,8 +25,10 @@ import {
 } from "../gen/ordertrail/v1/order_tracking_pb.js";
 import type { Snapshot } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
-import type { LastPoint } from "../projections/driver-locations.ts";
+import type { SealedPoint } from "../projections/driver-locations.ts";
 import { presentToLink } from "./link-view.ts";
+import { placeOf } from "./place-bytes.ts";
+import type { LastPoint } from "./sealed-locations.ts";
 
 /** The contexts that bind what is sealed to its place: moved elsewhere, it does not open. */
 export const sealedContext = {
@@ -35,10 +37,11 @@ export const sealedContext = {
   proof: (orderId: string) => `order-${orderId}/proof`,
   driver: (orderId: string) => `order-${orderId}/driver`,
   origin: (orderId: string) => `order-${orderId}/origin`,
+  location: (orderId: string) => `order-${orderId}/location`,
 } as const;
 
 /** An order to show, with where its driver was last seen if that is known. */
-export type Presentable = Snapshot<OrderState> & { readonly location?: LastPoint | undefined };
+export type Presentable = Snapshot<OrderState> & { readonly location?: LastPoint | SealedPoint | undefined };
 
 /** Orders as the API shows them to this caller: personal data only to those who may see it, and while its key exists. */
 export async function presentOrders(orders: readonly Presentable[], caller: Caller, keys: PersonalKeys): Promise<OrderTracking[]> {
@@ -51,6 +54,9 @@ export async function presentOrders(orders: readonly Presentable[], caller: Call
     const recipient = opens(sees.recipient, state.recipient, sealedContext.recipient(state.orderId));
     const proof = opens(sees.recipient, state.proof?.details, sealedContext.proof(state.orderId));
     const driver = opens(sees.driver, state.driver?.personal, sealedContext.driver(state.orderId));
+    const { location } = order;
+    const sealedPlace = location && "place" in location ? location.place : undefined;
+    const place = opens(showsLocation(state), sealedPlace, sealedContext.location(state.orderId));
     const notes = state.history.map((step) => opens(sees.recipient, step.note, sealedContext.note(state.orderId)));
     return (opened: readonly (Uint8Array | undefined)[]) => {
       const bytes = (index: number) => (index < 0 ? undefined : opened[index]);
@@ -58,6 +64,7 @@ export async function presentOrders(orders: readonly Presentable[], caller: Call
         recipient: decode(bytes(recipient), (found) => fromBinary(RecipientSchema, found)),
         proof: decode(bytes(proof), (found) => fromBinary(ProofOfDeliverySchema, found)),
         driver: decode(bytes(driver), (found) => fromBinary(DriverDetailsSchema, found)),
+        place: decode(bytes(place), placeOf),
         notes: notes.map((index) => decode(bytes(index), (found) => Buffer.from(found).toString()) ?? ""),
       });
     };
@@ -80,11 +87,12 @@ type Opened = {
   readonly recipient: Recipient | undefined;
   readonly proof: ProofOfDelivery | undefined;
   readonly driver: DriverDetails | undefined;
+  readonly place: Place | undefined;
   readonly notes: readonly string[];
 };
 
 function present({ state, version, position, location: known }: Presentable, opened: Opened): OrderTracking {
-  const location = showsLocation(state) ? known : undefined;
+  const location = showsLocation(state) ? placed(known, opened.place) : undefined;
   const eta = location?.eta ?? state.eta;
   const shown: MessageInitShape<typeof OrderTrackingSchema> = {
     orderId: state.orderId,
@@ -129,6 +137,11 @@ function present({ state, version, position, location: known }: Presentable, ope
     shown.proofOfDelivery = Object.assign(opened.proof ?? create(ProofOfDeliverySchema), { deliveredAt });
   }
   return create(OrderTrackingSchema, shown);
+}
+
+/** Where the driver was; undefined when that was sealed by a key that has been destroyed. */
+function placed(location: Presentable["location"], opened: Place | undefined): LastPoint | undefined {
+  return location && "place" in location ? opened && { ...location, ...opened } : location;
 }
 
 /** Times as they are shown: those of a state are shared with later ones, and are made once. */

@@ -21,16 +21,16 @@ import { eventType, type RecordedEntry } from "../log/log-entry.ts";
 import type { LogReader } from "../log/reader.ts";
 import type { Snapshot, Transactor } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
-import type { DriverLocations } from "../projections/driver-locations.ts";
 import { foldOrder } from "../projections/order-tracking-writer.ts";
 import type { ServiceHandlers } from "./call.ts";
+import type { LocationIntake } from "./location-intake.ts";
 import { presentOrders } from "./present-order.ts";
 
 export type WatchTrackingDependencies = {
   readonly watch: LogWatch;
   readonly orders: Pick<Transactor<OrderState>, "read">;
   readonly reader: Pick<LogReader, "readStream">;
-  readonly locations: Pick<DriverLocations, "find">;
+  readonly locations: Pick<LocationIntake, "find">;
   readonly keys: PersonalKeys;
   readonly now: () => Date;
 };

@@ -4,8 +4,9 @@ import type { LogReader } from "../../src/log/reader.ts";
 import { checkpointsOf } from "../../src/projections/checkpoint.ts";
 import { createDriverLocations } from "../../src/projections/driver-locations.ts";
 import { createOrderTrackings, ORDER_TRACKING } from "../../src/projections/order-tracking.ts";
+import { toSealedDocument } from "../../src/projections/order-tracking-document.ts";
 import type { RebuildProgress } from "../../src/projections/projector.ts";
-import { assign, go } from "../domain/order-fixtures.ts";
+import { assign, go, sealed } from "../domain/order-fixtures.ts";
 import { eventually } from "../support/eventually.ts";
 import { testLog } from "../support/log.ts";
 import { heldRebuild } from "./held-rebuild.ts";
@@ -68,10 +69,10 @@ describe("rebuilding a projection", () => {
     await using projector = projectorOf(log);
     projector.start();
     await projector.waitFor(ORDER_TRACKING, await orders.appendLives(["one"], 7), soon());
-    await locations.record(new Map([["one", { latitude: 1, longitude: 2, recordedAt: new Date(1000) }]]));
+    await locations.record(new Map([["one", { place: sealed("here"), recordedAt: new Date(1000) }]]));
     await all(projector.rebuild(ORDER_TRACKING, soon()));
     const document = await log.db.collection(ORDER_TRACKING).findOne({ order_id: "one" });
-    expect(document?.["driver_location"]).toMatchObject({ latitude: 1, longitude: 2 });
+    expect(document?.["driver_location"]).toMatchObject({ place: toSealedDocument(sealed("here")) });
   });
 
   it("is one for all who ask at the same time", async () => {
