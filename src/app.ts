@@ -57,7 +57,7 @@ import { createTransactor } from "./log/transact.ts";
 import { createUnchangedCommands } from "./log/unchanged-commands.ts";
 import { makeFolder } from "./make-folder.ts";
 import { createForwarding, serveAppendRequests } from "./nats/append-requests.ts";
-import { startNatsClient } from "./nats/nats-client.ts";
+import { isKnownToNats, startNatsClient } from "./nats/nats-client.ts";
 import { configuredKeyWrapper } from "./privacy/configured-key-wrapper.ts";
 import { openErasureFile } from "./privacy/erasure-file.ts";
 import { createErasures, ensureErasureIndexes, within } from "./privacy/erasures.ts";
@@ -136,10 +136,9 @@ export async function createApp(
   const db = client.db(config.databaseName);
   await ensureLogIndexes(db);
 
-  const nats =
-    config.natsUrl === undefined
-      ? undefined
-      : startNatsClient({ url: config.natsUrl, tlsFiles: config.natsTls, credsFile: config.natsCredsFile }, logger);
+  const natsSettings =
+    config.natsUrl === undefined ? undefined : { ...{ url: config.natsUrl, tlsFiles: config.natsTls }, credsFile: config.natsCredsFile };
+  const nats = natsSettings && startNatsClient(natsSettings, logger);
   if (nats) parts.defer(() => nats.stop());
   const self = `${process.pid}-${randomBytes(8).toString("hex")}`;
   const advisory = createAdvisoryWriter(db, self, logger);
@@ -376,6 +375,8 @@ export async function createApp(
     for (const [door, host, tls] of [["GRPC", config.grpcHost, grpcTls] as const, ["HTTP", config.httpHost, httpTls] as const])
       if (!tls && !isLoopback(host))
         logger.warn({ host }, `no TLS on a port for other machines: set ${door}_TLS_CERT_FILE, or put a proxy before it`);
+    if (natsSettings && !isKnownToNats(natsSettings))
+      logger.warn("nobody is named to NATS: whoever reaches it may have entries appended; name a user in NATS_URL, or set NATS_CREDS_FILE");
   }
   const grpc = await startGrpcServer({ ...shared, host: config.grpcHost, port: config.grpcPort, tls: grpcTls });
   parts.defer(() => grpc.stop());

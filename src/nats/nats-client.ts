@@ -91,6 +91,11 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
   };
 }
 
+/** Whether NATS is shown who this is, so that it can keep others out: by a user, a token, credentials or a certificate. */
+export function isKnownToNats({ url, tlsFiles, credsFile }: NatsSettings): boolean {
+  return credsFile !== undefined || tlsFiles.certFile !== undefined || new URL(url.split(",")[0] ?? "").username !== "";
+}
+
 function optionsOf({ url, tlsFiles, credsFile }: NatsSettings): ConnectionOptions {
   const [first = "", ...others] = url.split(",");
   const { protocol, host, username, password } = new URL(first);

@@ -28,6 +28,16 @@ describe("the application in production", () => {
     ]);
   });
 
+  it("warns when NATS cannot tell it from others", async () => {
+    const warning = async (NATS_URL: string) => {
+      await using app = await startTestApp({ ...PRODUCTION, NATS_URL });
+      return app.log.join("").includes("nobody is named to NATS");
+    };
+    expect(await warning("nats://127.0.0.1:1")).toBe(true);
+    expect(await warning("nats://ordertrail:secret@127.0.0.1:1,127.0.0.1:2")).toBe(false);
+    expect(await warning("nats://token@127.0.0.1:1")).toBe(false);
+  });
+
   it("warns of nothing on this machine alone, nor in development", async () => {
     for (const environment of [PRODUCTION, { GRPC_HOST: "0.0.0.0" }]) {
       await using app = await startTestApp(environment);
