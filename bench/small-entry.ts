@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Door, Role } from "../src/gen/ordertrail/events/v1/values_pb.js";
+import { Door, Role, type Sealed } from "../src/gen/ordertrail/events/v1/values_pb.js";
 import { createEntry, type EncodedEntry, encodeEntry } from "../src/log/log-entry.ts";
 
 /** What everyone who appends one small event records: that a store was told of an order. */
@@ -18,8 +18,8 @@ export function createIdentifiers(): () => string {
   return () => `${prefix}-${String(++count).padStart(9, "0")}`;
 }
 
-/** An encoded entry with one small event, the first of a stream of its own that is no order's. */
-export function smallEntry(identifier: string): EncodedEntry {
+/** An encoded entry with one small event, with a note if one is given, the first of a stream of its own that is no order's. */
+export function smallEntry(identifier: string, note?: Sealed): EncodedEntry {
   const at = new Date();
   const entry = createEntry({
     entryId: randomBytes(16),
@@ -31,7 +31,7 @@ export function smallEntry(identifier: string): EncodedEntry {
     method: SMALL_EVENT.method,
     requestId: `request-${identifier}`,
     correlationId: `trace-${identifier}`,
-    events: [{ kind: { case: "storeNotified", value: {} } }],
+    events: [{ kind: { case: "storeNotified", value: {} }, ...(note && { note }) }],
   });
   return encodeEntry(entry, at);
 }
