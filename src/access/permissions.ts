@@ -185,13 +185,12 @@ export function checkFilters(scope: OrderScope, filters: Pick<OrderScope, "custo
 const FILTER_FIELDS = { customerId: "customer_id", storeId: "store_id", provider: "delivery_provider" };
 
 const FINAL: readonly OrderStatus[] = [OrderStatus.DELIVERED, OrderStatus.CANCELLED];
-const DRIVER_AT_WORK: readonly OrderStatus[] = [
-  OrderStatus.DRIVER_ASSIGNED,
-  OrderStatus.DRIVER_PICKUP_COMPLETE,
-  OrderStatus.IN_TRANSIT,
-  OrderStatus.RETURNING,
-  OrderStatus.DELIVERED,
-];
+const DRIVER_COMES: readonly OrderStatus[] = [OrderStatus.DRIVER_ASSIGNED, OrderStatus.DRIVER_PICKUP_COMPLETE, OrderStatus.IN_TRANSIT];
+
+/** Whether a caller is shown which driver it is, and where: a customer and the holder of a link only while the driver comes to them. */
+export function seesDriver({ role }: Caller, { status }: Pick<OrderState, "status">): boolean {
+  return (role !== Role.CUSTOMER && role !== Role.LINK) || DRIVER_COMES.includes(status);
+}
 
 /**
  * Which personal data of an order a caller sees: `recipient` stands for the recipient, the notes and the proof of
@@ -208,14 +207,14 @@ export function seesPersonalData(
     case Role.STORE:
       return { recipient: true, driver: true };
     case Role.CUSTOMER:
-      return { recipient: true, driver: DRIVER_AT_WORK.includes(order.status) };
+      return { recipient: true, driver: seesDriver(caller, order) };
     case Role.DRIVER:
     case Role.PARTNER:
       // Whoever brings the goods needs the address until they are there, and not for ever.
       return { recipient: !FINAL.includes(order.status), driver: true };
     case Role.LINK:
       // Opened for the first name only: `presentToLink` shows no more.
-      return { recipient: false, driver: DRIVER_AT_WORK.includes(order.status) };
+      return { recipient: false, driver: seesDriver(caller, order) };
     case Role.AUDITOR:
     case Role.SYSTEM:
     case Role.UNSPECIFIED:

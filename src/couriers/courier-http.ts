@@ -1,4 +1,13 @@
-import { BrokenCircuitError, ConsecutiveBreaker, circuitBreaker, ExponentialBackoff, handleWhen, retry, wrap } from "cockatiel";
+import {
+  BrokenCircuitError,
+  ConsecutiveBreaker,
+  circuitBreaker,
+  DelegateBackoff,
+  handleWhen,
+  type IRetryBackoffContext,
+  retry,
+  wrap,
+} from "cockatiel";
 import { CourierError } from "./courier.ts";
 
 /** A call to a provider. */
@@ -56,7 +65,7 @@ export function createCourierHttp({ timeoutMs, explain }: CourierHttpOptions): C
   const policy = wrap(
     retry(handleWhen(worthRetrying), {
       maxAttempts: MAX_RETRIES,
-      backoff: new ExponentialBackoff({ initialDelay: FIRST_RETRY_MS, maxDelay: LAST_RETRY_MS }),
+      backoff: new DelegateBackoff<IRetryBackoffContext<unknown>>(delayBefore),
     }),
     circuitBreaker(handleWhen(mayPass), { halfOpenAfter: OPEN_MS, breaker: new ConsecutiveBreaker(FAILURES_TO_OPEN) }),
   );
@@ -124,6 +133,13 @@ async function send(
     body: await readJson(response),
     ...(Number.isFinite(retryAfter) && { retryAfterMs: retryAfter * 1000 }),
   };
+}
+
+/** Twice as long each time, with jitter, and never sooner than the provider wants to be asked. */
+function delayBefore({ attempt, result }: IRetryBackoffContext<unknown>): number {
+  const wanted = "error" in result && result.error instanceof CourierError ? (result.error.retryAfterMs ?? 0) : 0;
+  const usual = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (attempt - 1));
+  return wanted + usual * (0.5 + Math.random() / 2);
 }
 
 /** What an answer holds; undefined when it is no JSON, or far too large to be what was asked for. */

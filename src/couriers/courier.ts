@@ -88,6 +88,8 @@ export type Delivery = {
   readonly dropoffAt?: Date | undefined;
   /** The provider's own code for why it ended early, or empty. */
   readonly endReason: string;
+  /** Whether that code says that it was the platform that called it off. */
+  readonly isEndedByUs: boolean;
 };
 
 /** What a webhook tells. */
@@ -97,6 +99,8 @@ export type CourierReport = {
   /** What happened, in the provider's own word, such as "event.courier_update". */
   readonly kind: string;
   readonly providerDeliveryId: string;
+  /** When it happened, by the provider's clock, where it tells. */
+  readonly happenedAt?: Date | undefined;
   /** Whose it is, where the provider tells. */
   readonly orderId?: string | undefined;
   readonly attempt?: number | undefined;
@@ -110,8 +114,13 @@ export type Webhook = { readonly headers: ReadonlyMap<string, string>; readonly 
 /** A delivery provider. Its calls reject with a CourierError, and with the signal's reason when that fires. */
 export type Courier = {
   readonly provider: DeliveryProvider;
+  /** Whether its webhooks are signed. Of one whose are not, what ends a delivery is believed when the provider says so itself. */
+  readonly signsWebhooks: boolean;
   quote(request: DeliveryRequest, signal: AbortSignal): Promise<Quote>;
-  /** Asked a second time with the same order and attempt, answers the delivery that exists. An empty `quoteId`: without a quote. */
+  /**
+   * Asked a second time with the same order and attempt, answers the delivery that exists. An empty `quoteId`: without a quote;
+   * one that does not hold any more: likewise.
+   */
   create(request: DeliveryRequest, quoteId: string, signal: AbortSignal): Promise<Delivery>;
   get(providerDeliveryId: string, signal: AbortSignal): Promise<Delivery>;
   /** Calls a delivery off. One that is called off already is no error. */

@@ -14,7 +14,7 @@ import {
 import { type CourierAnswer, type CourierMetric, createCourierHttp } from "./courier-http.ts";
 import { deliveryKey, parseDeliveryKey } from "./delivery-key.ts";
 import { fieldsOf, type JsonFields } from "./json-fields.ts";
-import { feeOf, linkOf, pointOf } from "./provider-values.ts";
+import { feeOf, linkOf, pointOf, wordsOf } from "./provider-values.ts";
 
 /** An account with DoorDash Drive. */
 export type DoorDashSettings = {
@@ -105,6 +105,7 @@ export function createDoorDash(settings: DoorDashSettings, clock: () => Date): C
 
   return {
     provider: DeliveryProvider.DOORDASH,
+    signsWebhooks: false,
     metrics: http.metrics,
     async quote(request, signal) {
       const fields = await call("quote", "POST", "/quotes", signal, creationOf(request));
@@ -198,18 +199,19 @@ function toDelivery(fields: JsonFields, told: CourierStatus | undefined): Delive
     pickupAt: fields.time("pickup_time_estimated"),
     dropoffAt: fields.time("dropoff_time_estimated"),
     endReason: fields.text("cancellation_reason"),
+    isEndedByUs: fields.text("cancellation_reason") === "cancelled_by_creator",
   };
 }
 
 function courierOf(deliveryId: string, fields: JsonFields): Delivery["courier"] {
-  const name = fields.text("dasher_name");
+  const name = wordsOf(fields.text("dasher_name"));
   if (name === "") return undefined;
   const id = fields.number("dasher_id") ?? fields.text("dasher_id");
   return {
     driverId: `doordash-${id === "" ? deliveryId.replaceAll(/[^A-Za-z0-9_-]/g, "-") : id}`.slice(0, 64),
     name,
-    phone: fields.text("dasher_phone_number") || fields.text("dasher_dropoff_phone_number"),
-    vehicleType: fields.text("dasher_vehicle_type") || fields.text("dasher_vehicle_make"),
+    phone: wordsOf(fields.text("dasher_phone_number") || fields.text("dasher_dropoff_phone_number")),
+    vehicleType: wordsOf(fields.text("dasher_vehicle_type") || fields.text("dasher_vehicle_make")),
     photoUrl: "",
   };
 }
@@ -237,5 +239,6 @@ function readWebhook({ headers, body }: Webhook, authorization: string): readonl
   const delivery = toDelivery(event, told);
   const place = delivery.point ? `${delivery.point.latitude},${delivery.point.longitude}` : "";
   const reportId = `${providerDeliveryId}/${kind.toLowerCase()}/${at}${at === "" ? createHash("sha256").update(body).digest("hex") : ""}/${place}`;
-  return [{ reportId, kind, providerDeliveryId, delivery, ...parseDeliveryKey(providerDeliveryId) }];
+  const happenedAt = event.time("updated_at") ?? event.time("created_at");
+  return [{ reportId, kind, providerDeliveryId, happenedAt, delivery, ...parseDeliveryKey(providerDeliveryId) }];
 }

@@ -23,13 +23,22 @@ export function createInHouse({ feeMinor, currency }: InHouseSettings, clock: ()
   function deliveryOf(providerDeliveryId: string): Delivery {
     if (!parseDeliveryKey(providerDeliveryId)) throw new CourierError("refused", "unknown_delivery");
     return {
-      ...{ providerDeliveryId, status: "REQUESTED", providerStatus: "requested", fee: fee(), trackingUrl: "", endReason: "" },
+      ...{
+        providerDeliveryId,
+        status: "REQUESTED",
+        providerStatus: "requested",
+        fee: fee(),
+        trackingUrl: "",
+        endReason: "",
+        isEndedByUs: false,
+      },
       ...{ courier: undefined, point: undefined, pickupAt: undefined, dropoffAt: undefined },
     };
   }
 
   return {
     provider: DeliveryProvider.IN_HOUSE,
+    signsWebhooks: true,
     async quote({ orderId, attempt }) {
       return { quoteId: deliveryKey(orderId, attempt), fee: fee(), expiresAt: new Date(clock().getTime() + QUOTE_MS) };
     },

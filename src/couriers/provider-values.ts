@@ -16,8 +16,16 @@ export function linkOf(text: string): string {
   return /^https?:\/\//.test(text) && URL.canParse(text) && text.length <= 500 ? text : "";
 }
 
-/** A place of `lat` and `lng` in degrees at a time; undefined when any of them is missing. */
+/** A place of `lat` and `lng` in degrees at a time; undefined when any of them is missing, or there is no such place. */
 export function pointOf(place: JsonFields, at: Date | undefined): CourierPoint | undefined {
   const [latitude, longitude] = [place.number("lat"), place.number("lng")];
-  return latitude === undefined || longitude === undefined || !at ? undefined : { latitude, longitude, recordedAt: at };
+  if (latitude === undefined || longitude === undefined || !at) return undefined;
+  return Math.abs(latitude) <= 90 && Math.abs(longitude) <= 180 ? { latitude, longitude, recordedAt: at } : undefined;
+}
+
+const MOST_CHARACTERS = 200;
+
+/** A provider's words for people, without what is no character to show and no longer than anybody's of that kind may be. */
+export function wordsOf(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, "").slice(0, MOST_CHARACTERS);
 }

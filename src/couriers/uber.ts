@@ -14,7 +14,7 @@ import {
 import { type CourierAnswer, type CourierMetric, createCourierHttp } from "./courier-http.ts";
 import { deliveryKey, parseDeliveryKey } from "./delivery-key.ts";
 import { fieldsOf, type JsonFields } from "./json-fields.ts";
-import { feeOf, linkOf, pointOf } from "./provider-values.ts";
+import { feeOf, linkOf, pointOf, wordsOf } from "./provider-values.ts";
 
 /** An account with Uber Direct. */
 export type UberSettings = {
@@ -59,6 +59,8 @@ const OURS_TO_MEND: ReadonlySet<string> = new Set([
 
 /** A token is renewed so long before it ends. */
 const RENEW_BEFORE_MS = 60_000;
+/** Asking for one may take as long as so many attempts. */
+const TOKEN_ATTEMPTS = 4;
 const DUPLICATE = "duplicate_delivery";
 
 /** Uber Direct. `clock` tells when a token runs out. */
@@ -85,7 +87,10 @@ export function createUber(settings: UberSettings, clock: () => Date): Courier &
       grant_type: "client_credentials",
       scope: "eats.deliveries",
     });
-    const answer = await http.call({ operation: "token", method: "POST", url: authUrl, body }, AbortSignal.timeout(4 * timeoutMs));
+    const limit = AbortSignal.timeout(TOKEN_ATTEMPTS * timeoutMs);
+    const answer = await http.call({ operation: "token", method: "POST", url: authUrl, body }, limit).catch((error: unknown) => {
+      throw limit.aborted ? new CourierError("unavailable", "timeout", { cause: error }) : error;
+    });
     const fields = fieldsOf(answer.body);
     const value = fields.text("access_token");
     if (value === "") throw new CourierError("misconfigured", "no_access_token");
@@ -109,8 +114,9 @@ export function createUber(settings: UberSettings, clock: () => Date): Courier &
   const get = async (id: string, signal: AbortSignal) =>
     toDelivery(fieldsOf((await call("get", "GET", `/deliveries/${encodeURIComponent(id)}`, signal)).body));
 
-  return {
+  const courier: Courier & { metrics(): readonly CourierMetric[] } = {
     provider: DeliveryProvider.UBER,
+    signsWebhooks: true,
     metrics: http.metrics,
     async quote(request, signal) {
       const { body } = await call("quote", "POST", "/delivery_quotes", signal, { ...placesOf(request), ...worthOf(request) });
@@ -133,8 +139,9 @@ export function createUber(settings: UberSettings, clock: () => Date): Courier &
         return toDelivery(fieldsOf(body));
       } catch (error) {
         const existing = error instanceof DuplicateDelivery ? error.deliveryId : "";
-        if (existing === "") throw error;
-        return await get(existing, signal);
+        if (existing !== "") return await get(existing, signal);
+        if (quoteId === "" || !(error instanceof CourierError && STALE_QUOTE.has(error.code))) throw error;
+        return await courier.create(request, "", signal);
       }
     },
     get,
@@ -149,7 +156,13 @@ export function createUber(settings: UberSettings, clock: () => Date): Courier &
     },
     readWebhook: (webhook) => readWebhook(webhook, webhookKey),
   };
+  return courier;
 }
+
+/** Codes that say that the quote does not hold any more. */
+const STALE_QUOTE: ReadonlySet<string> = new Set(["expired_quote", "used_quote", "mismatched_price_quote"]);
+/** Codes that say that it was the platform that called a delivery off. */
+const BY_US: ReadonlySet<string> = new Set(["cancelled_by_creator", "customer_cancelled", "merchant_cancelled"]);
 
 /** There is a delivery of this name already. */
 class DuplicateDelivery extends CourierError {
@@ -228,6 +241,7 @@ function toDelivery(fields: JsonFields): Delivery {
     pickupAt: fields.time("pickup_eta"),
     dropoffAt: fields.time("dropoff_eta"),
     endReason: fields.text("undeliverable_reason"),
+    isEndedByUs: BY_US.has(fields.text("undeliverable_reason")),
   };
 }
 
@@ -235,9 +249,9 @@ function toDelivery(fields: JsonFields): Delivery {
 function courierOf(deliveryId: string, courier: JsonFields): Delivery["courier"] {
   return {
     driverId: `uber-${deliveryId.replaceAll(/[^A-Za-z0-9_-]/g, "-")}`.slice(0, 64),
-    name: courier.text("name"),
-    phone: courier.text("phone_number"),
-    vehicleType: courier.text("vehicle_type"),
+    name: wordsOf(courier.text("name")),
+    phone: wordsOf(courier.text("phone_number")),
+    vehicleType: wordsOf(courier.text("vehicle_type")),
     photoUrl: linkOf(courier.text("img_href")),
   };
 }
@@ -263,6 +277,7 @@ function readWebhook({ headers, body }: Webhook, key: string): readonly CourierR
       reportId,
       kind,
       providerDeliveryId,
+      happenedAt: event.time("created"),
       delivery: reportedDelivery(event),
       ...parseDeliveryKey(event.inside("data").text("external_id")),
     },
@@ -276,7 +291,15 @@ function reportedDelivery(event: JsonFields): Delivery {
   const providerStatus = event.text("status") || data.text("status");
   const told = data.has("id") ? toDelivery(data) : undefined;
   return {
-    ...(told ?? { fee: undefined, trackingUrl: "", courier: undefined, pickupAt: undefined, dropoffAt: undefined, endReason: "" }),
+    ...(told ?? {
+      fee: undefined,
+      trackingUrl: "",
+      courier: undefined,
+      pickupAt: undefined,
+      dropoffAt: undefined,
+      endReason: "",
+      isEndedByUs: false,
+    }),
     providerDeliveryId: id,
     providerStatus,
     status: STATUSES.get(providerStatus),

@@ -2,7 +2,7 @@ import { create, equals } from "@bufbuild/protobuf";
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { type DeliveryJob, DeliveryJobSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
-import { DeliveryProvider, type Money, OrderStatus } from "../gen/ordertrail/events/v1/values_pb.js";
+import { DeliveryProvider, type Money, OrderStatus, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { Actor } from "./caller.ts";
 import type { EventContext, OrderState } from "./order.ts";
 import { happened, implied } from "./order-event.ts";
@@ -26,6 +26,8 @@ export type CourierJob = {
   readonly delivery?: DeliveryJob | undefined;
   /** Why it was declined, as the provider's own code. */
   readonly reason: string;
+  /** Whether somebody has assigned a driver of their own since: then its courier is not to come, and is called off. */
+  readonly overruled: boolean;
   /** Requests given up without an answer. Their providers may have taken them all the same: they are to be called off. */
   readonly unanswered: readonly { readonly provider: DeliveryProvider; readonly attempt: number }[];
 };
@@ -160,28 +162,31 @@ function hasGoods(state: OrderState, { attempt }: CourierJob): boolean {
 }
 
 /** Whether the driver of an order was sent by one of its requests. */
-function isDriverOf({ driver, delivery }: OrderState, attempt: number): boolean {
+export function isDriverOf({ driver, delivery }: OrderState, attempt: number): boolean {
   return driver !== undefined && delivery?.attempt === attempt;
 }
 
 /** What events change about a courier's job. */
-export function deliveryChanges(before: OrderState, kind: Event["kind"], { recordedAt }: EventContext): Partial<OrderState> {
+export function deliveryChanges(before: OrderState, kind: Event["kind"], { recordedAt, actor }: EventContext): Partial<OrderState> {
   const { job } = before;
   switch (kind.case) {
     case "deliveryRequested": {
       const { deliveryProvider, attempt, quoteId, quotedFee, alternatives } = kind.value;
       const requested: CourierJob = {
         ...{ provider: deliveryProvider, attempt, status: "REQUESTED", quoteId, quotedFee, alternatives, requestedAt: recordedAt },
-        ...{ delivery: undefined, reason: "", unanswered: job?.unanswered ?? [] },
+        ...{ delivery: undefined, reason: "", overruled: false, unanswered: job?.unanswered ?? [] },
       };
       return { job: requested, deliveryProvider };
     }
     case "deliveryAccepted": {
       const { deliveryProvider, delivery } = kind.value;
       if (!job || !delivery || job.attempt !== delivery.attempt) return {};
-      // A driver's own assignment may have come first, and knows the time better.
+      const accepted: CourierJob = { ...job, status: "ACCEPTED", delivery };
+      // A driver who was assigned by hand is not this delivery's, and stays so.
+      if (before.driver && !isDriverOf(before, job.attempt)) return { job: accepted, ...(!job.overruled && { deliveryProvider }) };
+      // The courier's own assignment may have come first, and knows the time better.
       const eta = before.eta ?? (kind.value.eta && timestampDate(kind.value.eta));
-      return { job: { ...job, status: "ACCEPTED", delivery }, delivery, deliveryProvider, eta };
+      return { job: accepted, delivery, deliveryProvider, eta };
     }
     case "deliveryDeclined":
     case "deliveryCalledOff": {
@@ -203,6 +208,13 @@ export function deliveryChanges(before: OrderState, kind: Event["kind"], { recor
         ...(isDriverOf(before, attempt) && { driver: undefined }),
       };
     }
+    case "driverBooked":
+    case "driverAssigned": {
+      const isOwn = actor.role !== Role.PARTNER && kind.value.delivery?.attempt !== job?.attempt;
+      return job && isOpen(job) && isOwn && job.provider !== DeliveryProvider.IN_HOUSE ? { job: { ...job, overruled: true } } : {};
+    }
+    case "driverUnassigned":
+      return job?.overruled ? { job: { ...job, overruled: false } } : {};
     case "orderDelivered":
     case "deliveryFailed":
       return job?.status === "ACCEPTED" ? { job: { ...job, status: "ENDED" } } : {};

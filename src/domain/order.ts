@@ -364,11 +364,12 @@ function changes(before: OrderState, kind: Event["kind"], context: EventContext)
       const isAnotherWay = driver.driverId !== before.driver?.driverId || before.status === OrderStatus.RETURNING;
       return {
         ...{ driver, deliveryProvider, delivery, eta: eta && timestampDate(eta) },
+        ...deliveryChanges(before, kind, context),
         ...(isAnotherWay && before.milestones.length > 0 && { milestones: [] }),
       };
     }
     case "driverUnassigned":
-      return { driver: undefined, delivery: undefined, eta: undefined, milestones: [] };
+      return { driver: undefined, delivery: undefined, eta: undefined, milestones: [], ...deliveryChanges(before, kind, context) };
     case "driverMilestoneReached": {
       const { milestone, reachedAt } = kind.value;
       return { milestones: [...before.milestones, { milestone, at: reachedAt ? timestampDate(reachedAt) : recordedAt }] };

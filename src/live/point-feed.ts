@@ -81,7 +81,7 @@ export function createPointFeed({ nats, prefix, self, find }: PointFeedOptions):
       if (!listened) {
         listened = { listeners: new Set(), subscription: undefined };
         orders.set(orderId, listened);
-        const connection = nats?.connected();
+        const connection = nats?.connection();
         if (connection) hear(orderId, listened, connection);
       }
       const { listeners } = listened;

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
-import type { JetStreamManager, NatsConnection } from "nats";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import type { JetStreamManager, NatsConnection, StreamState } from "nats";
 import type { Logger } from "pino";
 import type { LogReader } from "../log/reader.ts";
 import type { NatsClient } from "../nats/nats-client.ts";
@@ -26,10 +27,15 @@ const RETRY_MS = 250;
 const STANDBY_MS = 500;
 /** How long a new primary may show less of the log than the mirror has, before the mirror is taken for one of another log. */
 const AHEAD_MS = 5000;
+/** How often it is looked whether the mirror still has what it should. */
+const HELD_MS = 5000;
+/** By how much clocks may differ, and how much less than its limit the stream may hold before it drops messages. */
+const AGE_SLACK_MS = 60_000;
+const BYTES_SLACK = 0.9;
 /** How far behind the mirror may be, and for how long, before that is told. */
 const BEHIND_MS = 5000;
 
-/** The mirror has what the log does not: it was made of another log, or of what a restored one does not hold. */
+/** The mirror has what the log does not, as it was made of another log, or of what a restored one does not hold; or lacks what it should have. */
 class ForeignMirror extends Error {
   override readonly name = "ForeignMirror";
 }
@@ -70,6 +76,7 @@ export function startRelay({ nats, reader, settings, logger }: RelayOptions): Re
     const { state } = await ensureEventStream(manager, settings);
     try {
       await compare(manager, state.last_seq);
+      await checkHeld(state);
     } catch (error) {
       if (!(error instanceof ForeignMirror)) throw error;
       logger.error(
@@ -99,6 +106,29 @@ export function startRelay({ nats, reader, settings, logger }: RelayOptions): Re
     throw new ForeignMirror(`the mirror's message ${last} is not the log's entry`);
   }
 
+  /** Throws a ForeignMirror when the mirror lacks entries at its beginning that it should still keep: somebody has purged it. */
+  async function checkHeld({ first_seq, last_seq, bytes }: StreamState): Promise<void> {
+    const { maxAgeSeconds, maxBytes } = settings;
+    if (last_seq === 0 || first_seq <= 1 || (maxBytes > 0 && bytes > maxBytes * BYTES_SLACK)) return;
+    const gone = first_seq - 1;
+    for await (const [entry] of reader.readForward({ after: gone - 1, to: gone })) {
+      const recordedAt = entry?.entry.recordedAt;
+      if (!recordedAt) return;
+      const age = Date.now() - timestampDate(recordedAt).getTime();
+      if (maxAgeSeconds > 0 && age > maxAgeSeconds * 1000 - AGE_SLACK_MS) return;
+      throw new ForeignMirror(`the mirror does not have entry ${gone} any more, which it should keep`);
+    }
+  }
+
+  /** Rejects when the mirror lacks what it should have. */
+  async function watchHeld(manager: JetStreamManager, signal: AbortSignal): Promise<never> {
+    for (;;) {
+      await pause(HELD_MS, undefined, { signal });
+      const stream = await findEventStream(manager, prefix);
+      if (stream) await checkHeld(stream.state);
+    }
+  }
+
   /** Publishes what comes after a position, until it is stopped or something fails; stands by when another relay has been faster. */
   async function mirror(connection: NatsConnection, after: number, manager: JetStreamManager): Promise<void> {
     const ending = new AbortController();
@@ -112,8 +142,10 @@ export function startRelay({ nats, reader, settings, logger }: RelayOptions): Re
         }
       }
     })();
+    const held = watchHeld(manager, AbortSignal.any([stopping.signal, ending.signal]));
+    held.catch(() => undefined);
     try {
-      await Promise.race([publishing, publisher.failed]);
+      await Promise.race([publishing, publisher.failed, held]);
     } catch (error) {
       if (!(error instanceof OvertakenError)) throw error;
       await standBy(manager);

@@ -18,6 +18,8 @@ export type NatsSettings = {
 export type NatsClient = {
   /** The connection, while it stands; undefined while NATS is away. */
   connected(): NatsConnection | undefined;
+  /** The same, and while it is being made again: subscriptions made meanwhile are NATS's when it stands. */
+  connection(): NatsConnection | undefined;
   /** Calls back once there is a connection, at once if there is one; it then reconnects by itself, and renews its subscriptions. */
   onConnected(listener: (connection: NatsConnection) => void): void;
   /** Resolves after a round trip; rejects, with the reason, while there is no connection. */
@@ -29,6 +31,7 @@ const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5000;
 const RECONNECT_MS = 500;
 const CONNECT_MS = 5000;
+const PING_MS = 1000;
 
 /** Begins to connect. Nobody has to wait for it: while NATS is away, orders go on. Throws an Error when a file cannot be read. */
 export function startNatsClient(settings: NatsSettings, logger: Logger): NatsClient {
@@ -71,6 +74,7 @@ export function startNatsClient(settings: NatsSettings, logger: Logger): NatsCli
   const connecting = run();
   return {
     connected: () => (stands && !connection?.isClosed() ? connection : undefined),
+    connection: () => (connection?.isClosed() ? undefined : connection),
     onConnected(listener) {
       if (connection) listener(connection);
       else listeners.push(listener);
@@ -108,6 +112,9 @@ function optionsOf({ url, tlsFiles, credsFile }: NatsSettings): ConnectionOption
     timeout: CONNECT_MS,
     maxReconnectAttempts: -1,
     reconnectTimeWait: RECONNECT_MS,
+    // A server that is frozen or cut off closes no connection: without an answer to the second, it counts as away.
+    pingInterval: PING_MS,
+    maxPingOut: 2,
     // Who is told of something by NATS in the process that published it has been told there already.
     noEcho: true,
     // A server that takes nobody for a while, as while its accounts are read anew, is asked again.

@@ -10,14 +10,19 @@ export type CourierJobs = {
   /** Whose a provider's delivery is. */
   orderOf(provider: DeliveryProvider, providerDeliveryId: string): Promise<string | undefined>;
   /**
-   * Orders with something to settle: a request made by `requestedBy` and without an answer; and if anything has been recorded of them since that time,
-   * one that was left unanswered, or a courier under way for an order that is over.
+   * Orders with something to settle: a request made by `requestedBy` and without an answer; one that was left unanswered, if anything has been
+   * recorded of the order since `unansweredSince`; a courier who is not to come, because the order is over or somebody else brings it, likewise.
    */
-  toSettle(requestedBy: Date, since: Date, limit: number): Promise<string[]>;
+  toSettle(
+    times: { readonly requestedBy: Date; readonly unansweredSince: Date; readonly unwantedSince: Date },
+    limit: number,
+  ): Promise<string[]>;
   /** Orders on which a courier is at work and of which nothing has been heard since that time; the quietest first. */
   quietSince(time: Date, limit: number): Promise<string[]>;
   /** Takes an order's job for this process: true unless this or another process did so since that time. */
   claim(orderId: string, since: Date, now: Date): Promise<boolean>;
+  /** Notes when something happened that a provider has told of a request; false when what it has told before happened later. */
+  noteTold(orderId: string, attempt: number, at: Date): Promise<boolean>;
   /** Notes, durably, that a request is about to be called off with its provider. */
   noteCallOff(orderId: string, attempt: number, now: Date): Promise<void>;
   /** Whether that was noted: then the provider's own report of it is no reason to ask the next one. */
@@ -68,13 +73,14 @@ export function createCourierJobs(db: Db): CourierJobs {
       );
       return orderId;
     },
-    async toSettle(requestedBy, since, limit) {
+    async toSettle({ requestedBy, unansweredSince, unwantedSince }, limit) {
       return await find(
         {
           $or: [
             { "courier_job.state": "REQUESTED", "courier_job.requested_at": { $lte: requestedBy } },
-            { "courier_job.state": "ACCEPTED", current_status: { $in: ENDED }, updated_at: { $gte: since } },
-            { "courier_job.unanswered.attempt": { $gt: 0 }, updated_at: { $gte: since } },
+            { "courier_job.state": "ACCEPTED", current_status: { $in: ENDED }, updated_at: { $gte: unwantedSince } },
+            { "courier_job.state": "ACCEPTED", "courier_job.overruled": true, updated_at: { $gte: unwantedSince } },
+            { "courier_job.unanswered.attempt": { $gt: 0 }, updated_at: { $gte: unansweredSince } },
           ],
         },
         limit,
@@ -95,6 +101,11 @@ export function createCourierJobs(db: Db): CourierJobs {
         if (error instanceof MongoServerError && error.code === DUPLICATE_KEY) return false;
         throw error;
       }
+    },
+    async noteTold(orderId, attempt, at) {
+      const update = { $max: { at }, $currentDate: { stored_at: true } } as const;
+      const before = await claims.findOneAndUpdate({ _id: `${orderId}/${attempt}/told` }, update, { upsert: true });
+      return before === null || before.at <= at;
     },
     async noteCallOff(orderId, attempt, now) {
       const update = { $set: { at: now }, $currentDate: { stored_at: true } } as const;

@@ -132,6 +132,7 @@ export type OrderDocument = {
     readonly requested_at: Date;
     readonly delivery: DeliveryDocument | null;
     readonly reason: string;
+    readonly overruled: boolean;
     readonly unanswered: readonly { readonly provider: string; readonly attempt: number }[];
   } | null;
   readonly late_reports: readonly string[];
@@ -203,6 +204,7 @@ export function toDocument({ state, version, position }: Snapshot<OrderState>): 
           requested_at: state.job.requestedAt,
           delivery: deliveryToDocument(state.job.delivery),
           reason: state.job.reason,
+          overruled: state.job.overruled,
           unanswered: state.job.unanswered.map(({ provider, attempt }) => ({ provider: providerName(provider), attempt })),
         }
       : null,
@@ -500,6 +502,7 @@ function jobFromDocument(job: OrderDocument["courier_job"]): CourierJob | undefi
     requestedAt: job.requested_at,
     delivery: deliveryFromDocument(job.delivery),
     reason: job.reason,
+    overruled: job.overruled,
     unanswered: job.unanswered.map(({ provider, attempt }) => ({ provider: providerOf(provider), attempt })),
   };
 }

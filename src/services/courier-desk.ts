@@ -1,5 +1,5 @@
 import type { Logger } from "pino";
-import { type Courier, CourierError, type CourierReport, type Delivery, type DeliveryRequest } from "../couriers/courier.ts";
+import { type Courier, CourierError, type CourierReport, type Delivery } from "../couriers/courier.ts";
 import type { Actor } from "../domain/caller.ts";
 import { decide, type OrderState } from "../domain/order.ts";
 import { type CourierJob, UNANSWERED } from "../domain/order-delivery.ts";
@@ -22,7 +22,7 @@ export type CourierDesk = {
   callOff(orderId: string, by: Actor, occasion: Occasion, signal: AbortSignal): Promise<Snapshot<OrderState>>;
   /** Asks the provider how an order's delivery stands, and records it. */
   refresh(orderId: string, occasion: Occasion, signal: AbortSignal): Promise<Snapshot<OrderState>>;
-  /** Does what is left to do about an order: requests without an answer, couriers of an order that was called off. */
+  /** Does what is left to do about an order: requests without an answer, couriers of an order that was called off or has got a driver of its own. */
   lookAfter(orderId: string, occasion: Occasion, signal: AbortSignal): Promise<void>;
   /** Takes what a webhook tells. When it resolves, all of it that matters is durable. */
   take(provider: DeliveryProvider, report: CourierReport, occasion: Occasion, signal: AbortSignal): Promise<void>;
@@ -35,7 +35,7 @@ export type CourierDeskOptions = {
   readonly orders: Transactor<OrderState>;
   readonly requests: DeliveryRequests;
   readonly reports: CourierReports;
-  readonly jobs: Pick<CourierJobs, "orderOf" | "noteCallOff">;
+  readonly jobs: Pick<CourierJobs, "orderOf" | "noteCallOff" | "noteTold">;
   readonly now: () => Date;
   readonly logger: Logger;
   /** How long a provider may take to answer. */
@@ -45,10 +45,6 @@ export type CourierDeskOptions = {
 };
 
 const SYSTEM: Actor = { role: Role.SYSTEM, subject: "ordertrail" };
-/** Codes that say that the quote does not hold any more: the delivery is asked for without one. */
-const STALE_QUOTE: readonly string[] = ["expired_quote", "used_quote", "mismatched_price_quote", "quote_expired", "unknown_quote"];
-/** Whose webhooks are not signed: what ends a delivery is believed when the provider says so itself. */
-const UNSIGNED: readonly DeliveryProvider[] = [DeliveryProvider.DOORDASH];
 const TERMINAL: readonly unknown[] = ["DELIVERED", "CANCELLED", "RETURNING", "RETURNED"];
 
 export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
@@ -77,15 +73,6 @@ export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
     } catch (error) {
       if (error instanceof CourierError) throw error;
       throw new CourierError("unknown", limit.aborted ? "timeout" : "fault", { cause: error });
-    }
-  }
-
-  async function create(request: DeliveryRequest, quoteId: string, courier: Courier, signal: AbortSignal): Promise<Delivery> {
-    try {
-      return await ask(signal, (limit) => courier.create(request, quoteId, limit));
-    } catch (error) {
-      if (quoteId === "" || !(error instanceof CourierError) || !STALE_QUOTE.includes(error.code)) throw error;
-      return await ask(signal, (limit) => courier.create(request, "", limit));
     }
   }
 
@@ -125,7 +112,8 @@ export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
       let delivery: Delivery;
       try {
         const request = await requests(snapshot.state, attempt);
-        delivery = await create(request, quoteId, courierOf(provider), signal);
+        const courier = courierOf(provider);
+        delivery = await ask(signal, (limit) => courier.create(request, quoteId, limit));
       } catch (error) {
         if (signal.aborted) return snapshot;
         if (error instanceof Refusal) {
@@ -190,19 +178,17 @@ export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
     });
   }
 
-  async function leaveNoneUnanswered(snapshot: Snapshot<OrderState>, occasion: Occasion, signal: AbortSignal): Promise<void> {
-    const { orderId, job } = snapshot.state;
-    for (const left of job?.unanswered ?? []) {
-      try {
-        // The same request again is the same delivery, so that this finds it, if the provider took it on.
-        const request = await requests(snapshot.state, left.attempt);
-        const delivery = await ask(signal, (limit) => courierOf(left.provider).create(request, "", limit));
-        await callOffWith(orderId, left, delivery.providerDeliveryId, SYSTEM, occasion, signal);
-      } catch (error) {
-        const isRefused = error instanceof CourierError && error.kind === "refused";
-        if (!isRefused) throw error;
-        await recordCallOff(orderId, left.attempt, SYSTEM, occasion);
-      }
+  async function callOffUnanswered(state: OrderState, left: CourierJob["unanswered"][number], occasion: Occasion, signal: AbortSignal) {
+    const { orderId } = state;
+    try {
+      // The same request again is the same delivery, so that this finds it, if the provider took it on.
+      const request = await requests(state, left.attempt);
+      const delivery = await ask(signal, (limit) => courierOf(left.provider).create(request, "", limit));
+      await callOffWith(orderId, left, delivery.providerDeliveryId, SYSTEM, occasion, signal);
+    } catch (error) {
+      const isRefused = error instanceof CourierError && error.kind === "refused";
+      if (!isRefused) throw error;
+      await recordCallOff(orderId, left.attempt, SYSTEM, occasion);
     }
   }
 
@@ -244,12 +230,20 @@ export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
     },
 
     async lookAfter(orderId, occasion, signal) {
-      let snapshot = await read(orderId);
-      await leaveNoneUnanswered(snapshot, occasion, signal);
-      const { job, status } = snapshot.state;
-      if (job?.status === "REQUESTED") snapshot = await settleWith(orderId, true, occasion, signal);
-      const isOver = status === OrderStatus.CANCELLED || status === OrderStatus.DELIVERED;
-      if (isOver && snapshot.state.job?.status === "ACCEPTED") await desk.callOff(orderId, SYSTEM, occasion, signal);
+      const faults: unknown[] = [];
+      // A provider that is down must not hold up what another has to be told.
+      const step = async (work: () => Promise<unknown>) => {
+        signal.throwIfAborted();
+        await work().catch((error: unknown) => faults.push(error));
+      };
+      const { state: before } = await read(orderId);
+      if (before.job?.status === "REQUESTED") await step(() => settleWith(orderId, true, occasion, signal));
+      const { state } = await read(orderId);
+      const isOver = state.status === OrderStatus.CANCELLED || state.status === OrderStatus.DELIVERED;
+      if (state.job?.status === "ACCEPTED" && (isOver || state.job.overruled))
+        await step(() => desk.callOff(orderId, SYSTEM, occasion, signal));
+      for (const left of state.job?.unanswered ?? []) await step(() => callOffUnanswered(state, left, occasion, signal));
+      if (faults.length > 0) throw faults.length === 1 ? faults[0] : new AggregateError(faults, "several providers could not be told");
     },
 
     async take(provider, report, occasion, signal) {
@@ -268,7 +262,7 @@ export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
       }
       let { delivery } = report;
       let asked = false;
-      if (UNSIGNED.includes(provider) && TERMINAL.includes(delivery.status) && job?.attempt === attempt) {
+      if (!courierOf(provider).signsWebhooks && TERMINAL.includes(delivery.status) && job?.attempt === attempt) {
         try {
           delivery = await ask(signal, (limit) => courierOf(provider).get(report.providerDeliveryId, limit));
           asked = true;
@@ -277,6 +271,9 @@ export function createCourierDesk(options: CourierDeskOptions): CourierDesk {
           throw new Unavailable("what the webhook tells cannot be confirmed at present: send it again", { cause: error });
         }
       }
+      // Statuses that come late, the table of moves judges; who the courier is, only the newest report knows.
+      const isLate = delivery.courier && report.happenedAt && !asked && !(await jobs.noteTold(orderId, attempt, report.happenedAt));
+      if (isLate) delivery = { ...delivery, courier: undefined };
       const after = await reports.apply({ orderId, provider, attempt, delivery, asked }, occasion);
       if (after?.state.job?.status === "REQUESTED" && after.state.job.attempt !== attempt) settleSoon(orderId, occasion);
     },

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import type { CourierPoint, CourierStatus, Delivery } from "../couriers/courier.ts";
 import type { Actor } from "../domain/caller.ts";
 import { decide, type OrderCommand, type OrderState } from "../domain/order.ts";
+import { isDriverOf } from "../domain/order-delivery.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { Origin } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { DeliveryJobSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
@@ -70,8 +71,6 @@ const MOVED: Readonly<Record<CourierStatus, OrderStatus | undefined>> = {
 const NAMING: readonly CourierStatus[] = ["ASSIGNED", "AT_STORE", "PICKED_UP", "ON_THE_WAY", "ARRIVED", "DELIVERED"];
 const WITH_COURIER: readonly OrderStatus[] = [OrderStatus.DRIVER_PICKUP_COMPLETE, OrderStatus.IN_TRANSIT];
 const ENDED: readonly OrderStatus[] = [OrderStatus.DELIVERED, OrderStatus.CANCELLED];
-/** Codes with which providers say that it was the platform that cancelled. */
-const BY_US: readonly string[] = ["cancelled_by_creator", "customer_cancelled", "merchant_cancelled"];
 
 /** A provider as the log names it. */
 export function partnerOf(provider: DeliveryProvider): Actor {
@@ -115,7 +114,7 @@ export function createCourierReports({
     if (status !== "CANCELLED" || state().job?.status === "REQUESTED")
       yield { type: "AcceptDelivery", attempt, providerDeliveryId, fee, trackingUrl, eta };
     if (status === undefined) return;
-    if (courier && NAMING.includes(status)) {
+    if (courier && NAMING.includes(status) && !state().job?.overruled) {
       const { driver, eta: known, job } = state();
       yield {
         type: "AssignDriver",
@@ -130,10 +129,17 @@ export function createCourierReports({
     if (isUnassigned && state().status === OrderStatus.DRIVER_ASSIGNED)
       yield { type: "UpdateStatus", status: OrderStatus.READY_FOR_PICKUP, identified: true };
     const to = MOVED[status];
-    if (status === "CANCELLED" && !WITH_COURIER.includes(state().status)) {
-      const { endReason } = delivery;
-      if (BY_US.includes(endReason) || (await jobs.isCallOffNoted(orderId, attempt))) yield { type: "CallOffDelivery", attempt };
-      else yield { type: "DeclineDelivery", attempt, reason: endReason || "cancelled", failOver: true };
+    // Where somebody else brings the goods, what this courier does is about the job, and not about the order.
+    const isOthers = state().driver !== undefined && !isDriverOf(state(), attempt);
+    if (status === "CANCELLED" && (isOthers || !WITH_COURIER.includes(state().status))) {
+      const { endReason, isEndedByUs } = delivery;
+      if (isEndedByUs || (await jobs.isCallOffNoted(orderId, attempt))) yield { type: "CallOffDelivery", attempt };
+      else yield { type: "DeclineDelivery", attempt, reason: endReason || "cancelled", failOver: !isOthers };
+    } else if (isOthers) {
+      logger.info(
+        { order_id: orderId, attempt, provider_status: delivery.providerStatus },
+        "a courier who does not bring the order is told of",
+      );
     } else if (to === OrderStatus.DELIVERED) {
       const at = now();
       yield { type: "MarkDelivered", deliveredAt: eta && eta < at ? eta : at };
@@ -173,7 +179,7 @@ export function createCourierReports({
         "a provider's report was recorded",
       );
     const { point } = delivery;
-    if (point && snapshot.state.driver && !ENDED.includes(snapshot.state.status)) await takePoint(point, snapshot);
+    if (point && isDriverOf(snapshot.state, attempt) && !ENDED.includes(snapshot.state.status)) await takePoint(point, snapshot);
     return snapshot;
   }
 

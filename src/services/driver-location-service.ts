@@ -1,7 +1,8 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
-import { mayAccess } from "../access/permissions.ts";
+import { mayAccess, seesDriver } from "../access/permissions.ts";
+import type { Caller } from "../domain/caller.ts";
 import type { OrderState } from "../domain/order.ts";
 import { showsLocation } from "../domain/order-location.ts";
 import { isFinal } from "../domain/order-moves.ts";
@@ -99,21 +100,24 @@ export function createDriverLocationService({
     },
 
     async *watchDriverLocation({ orderId }, call) {
-      const may = (state: OrderState) => mayAccess(call.caller, state);
+      const { caller } = call;
+      const may = (state: OrderState) => mayAccess(caller, state);
+      const isShown = (state: OrderState) => showsLocation(state) && seesDriver(caller, state);
       // Begun before the order and its last point are read, so that nothing falls between.
       using watcher = await openLocationWatch({ feed, watch }, orderId, call.signal);
       let order = await readOwn(orderId, may);
+      const shownPoint = async ({ state }: Order) => (isShown(state) ? await intake.find(state.orderId) : undefined);
       let shown = await shownPoint(order);
       if (shown) watcher.offer(shown, shown.eta);
-      else yield show(order, undefined);
+      else yield show(order, caller, undefined);
       if (isFinal(order.state.status)) return;
       for (;;) {
         const news = await watcher.next();
         await call.reauthenticate();
         if (news.kind === "point") {
-          if (!showsLocation(order.state)) continue;
+          if (!isShown(order.state)) continue;
           shown = { ...news.point, eta: news.eta };
-          yield show(order, shown, news.skipped);
+          yield show(order, caller, shown, news.skipped);
           continue;
         }
         const before = order.state;
@@ -127,18 +131,14 @@ export function createDriverLocationService({
         }
         if (isReplaced || before.status !== status) {
           // A driver who was booked early has reported before there was anything to show.
-          if (!showsLocation(before) && !(isReplaced && before.driver)) shown = await shownPoint(order);
-          if (!showsLocation(order.state)) shown = undefined;
-          yield show(order, shown);
+          if (!isShown(before) && !(isReplaced && before.driver)) shown = await shownPoint(order);
+          if (!isShown(order.state)) shown = undefined;
+          yield show(order, caller, shown);
           if (isFinal(status)) return;
         } else if (news.news.kind === "quiet") yield heartbeat(news.news.position);
       }
     },
   };
-
-  async function shownPoint({ state }: Order): Promise<LastPoint | undefined> {
-    return showsLocation(state) ? await intake.find(state.orderId) : undefined;
-  }
 
   function heartbeat(position: number): WatchDriverLocationResponse {
     const value = { serverTime: timestampFromDate(now()), position: BigInt(position) };
@@ -146,11 +146,11 @@ export function createDriverLocationService({
   }
 }
 
-function show({ state }: Order, point: LastPoint | undefined, skippedPoints = 0): WatchDriverLocationResponse {
+function show({ state }: Order, caller: Caller, point: LastPoint | undefined, skippedPoints = 0): WatchDriverLocationResponse {
   const eta = point?.eta ?? state.eta;
   const value: Update = {
     currentStatus: state.status,
-    driverId: state.driver?.driverId ?? "",
+    driverId: seesDriver(caller, state) ? (state.driver?.driverId ?? "") : "",
     skippedPoints,
     ...(point && { location: presentLocation(point) }),
     ...(eta && !isFinal(state.status) && { eta: timestampFromDate(eta) }),

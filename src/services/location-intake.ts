@@ -82,6 +82,8 @@ type Followed = {
   /** When its newest point was last stored, by `performance.now`. */
   storedAt: number;
   isRecording: boolean;
+  /** The newest point that came while a milestone was being recorded. */
+  waiting: DriverPoint | undefined;
 };
 
 const MOST_FOLLOWED = 50_000;
@@ -127,7 +129,7 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
       const one: Followed = {
         ...{ orderId, watcher, order, trail: newTrail(last), eta: last?.eta, speedMps: undefined },
         ...{ stops: await stopsOf(order.state), stopsReadAt: performance.now() },
-        ...{ storedAt: Number.NEGATIVE_INFINITY, isRecording: false },
+        ...{ storedAt: Number.NEGATIVE_INFINITY, isRecording: false, waiting: undefined },
       };
       followed.set(orderId, one);
       void follow(one);
@@ -199,7 +201,11 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
   function noteMilestone(one: Followed, point: DriverPoint): void {
     const { orderId, order } = one;
     const driverId = order.state.driver?.driverId;
-    if (one.isRecording || driverId === undefined) return;
+    if (driverId === undefined) return;
+    if (one.isRecording) {
+      one.waiting = point;
+      return;
+    }
     const milestone = milestoneAt(order.state, point, one.stops, radii);
     if (milestone === undefined) return;
     one.isRecording = true;
@@ -220,6 +226,9 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
       .finally(() => {
         one.isRecording = false;
         background.delete(recording);
+        const { waiting } = one;
+        one.waiting = undefined;
+        if (waiting && one.order.state.driver?.driverId === driverId) noteMilestone(one, waiting);
       });
     background.add(recording);
   }

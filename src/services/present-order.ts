@@ -1,6 +1,6 @@
 import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { seesPersonalData } from "../access/permissions.ts";
+import { seesDriver, seesPersonalData } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
 import type { DriverPoint, Place } from "../domain/driver-point.ts";
 import type { OrderState, StatusStep, SubstitutionState } from "../domain/order.ts";
@@ -56,11 +56,13 @@ export async function presentOrders(orders: readonly Presentable[], caller: Call
     const driver = opens(sees.driver, state.driver?.personal, sealedContext.driver(state.orderId));
     const { location } = order;
     const sealedPlace = location && "place" in location ? location.place : undefined;
-    const place = opens(showsLocation(state), sealedPlace, sealedContext.location(state.orderId));
+    const isDriverShown = seesDriver(caller, state);
+    const place = opens(isDriverShown && showsLocation(state), sealedPlace, sealedContext.location(state.orderId));
     const notes = state.history.map((step) => opens(sees.recipient, step.note, sealedContext.note(state.orderId)));
     return (opened: readonly (Uint8Array | undefined)[]) => {
       const bytes = (index: number) => (index < 0 ? undefined : opened[index]);
       return present(order, {
+        isDriverShown,
         recipient: decode(bytes(recipient), (found) => fromBinary(RecipientSchema, found)),
         proof: decode(bytes(proof), (found) => fromBinary(ProofOfDeliverySchema, found)),
         driver: decode(bytes(driver), (found) => fromBinary(DriverDetailsSchema, found)),
@@ -84,6 +86,8 @@ export const STATE_OF: Readonly<Record<JobStatus, DeliveryState>> = {
 };
 
 type Opened = {
+  /** Whether the caller is shown which driver it is, and where. */
+  readonly isDriverShown: boolean;
   readonly recipient: Recipient | undefined;
   readonly proof: ProofOfDelivery | undefined;
   readonly driver: DriverDetails | undefined;
@@ -92,7 +96,7 @@ type Opened = {
 };
 
 function present({ state, version, position, location: known }: Presentable, opened: Opened): OrderTracking {
-  const location = showsLocation(state) ? placed(known, opened.place) : undefined;
+  const location = opened.isDriverShown && showsLocation(state) ? placed(known, opened.place) : undefined;
   const eta = location?.eta ?? state.eta;
   const shown: MessageInitShape<typeof OrderTrackingSchema> = {
     orderId: state.orderId,
@@ -115,7 +119,7 @@ function present({ state, version, position, location: known }: Presentable, ope
     substitutionPolicy: state.substitutionPolicy,
     ...(state.waiting && { waitingFor: presentWaiting(state.waiting) }),
   };
-  if (state.driver) {
+  if (state.driver && opened.isDriverShown) {
     const { driverId, vehicleType } = state.driver;
     shown.driverDetails = Object.assign(opened.driver ?? create(DriverDetailsSchema), { driverId, vehicleType });
   }

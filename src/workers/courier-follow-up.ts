@@ -17,8 +17,10 @@ export type CourierFollowUpOptions = {
 
 /** How often a request is repeated that cannot be settled. */
 const RETRY_MS = 15_000;
-/** For how long what cannot be settled is tried again. Providers know our keys for about an hour. */
-const KEEP_TRYING_MS = 3_600_000;
+/** For how long a request that was left unanswered is asked for again: providers know our keys for about an hour. */
+const ASK_AGAIN_MS = 3_600_000;
+/** For how long a courier who is not to come is called off. */
+const CALL_OFF_MS = 24 * 3_600_000;
 const AT_ONE_TIME = 8;
 const MOST = 10_000;
 /** Quiet deliveries are looked for this many times in the time after which one counts as quiet. */
@@ -55,7 +57,9 @@ export function createCourierFollowUp(options: CourierFollowUpOptions): (signal:
   let lookedAt = 0;
   return async (signal) => {
     const at = now().getTime();
-    await each(await jobs.toSettle(new Date(at - graceMs), new Date(at - KEEP_TRYING_MS), MOST), RETRY_MS, lookAfter, signal);
+    const before = (ms: number) => new Date(at - ms);
+    const times = { requestedBy: before(graceMs), unansweredSince: before(ASK_AGAIN_MS), unwantedSince: before(CALL_OFF_MS) };
+    await each(await jobs.toSettle(times, MOST), RETRY_MS, lookAfter, signal);
     if (at - lookedAt < quietMs / LOOKS) return;
     lookedAt = at;
     await each(await jobs.quietSince(new Date(at - quietMs), MOST), quietMs, refresh, signal);

@@ -206,7 +206,7 @@ describe("WatchDriverLocation", () => {
       await eventually(() => expect(seen.map(metersOf)).toEqual([1, 5, 10, 15, 15, 15, 20]));
       await orders.markDelivered({ orderId: "order-1" });
       await ended;
-      expect(seen.at(-1)).toMatchObject({ currentStatus: OrderStatus.DELIVERED, driverId: "driver-1" });
+      expect(seen.at(-1)).toMatchObject({ currentStatus: OrderStatus.DELIVERED, driverId: "" });
       expect(seen.at(-1)?.location).toBeUndefined();
     },
   );
@@ -229,7 +229,7 @@ describe("WatchDriverLocation", () => {
     await eventually(() => expect(seen.map(metersOf)).toEqual([undefined, 7, undefined]));
     await stream(app, OTHER_DRIVER, [{ at: -60, meters: 400 }]);
     await eventually(() => expect(seen.map(metersOf)).toEqual([undefined, 7, undefined, 400]));
-    expect(seen.map(({ driverId }) => driverId)).toEqual(["driver-1", "driver-1", "driver-2", "driver-2"]);
+    expect(seen.map(({ driverId }) => driverId)).toEqual(["", "driver-1", "driver-2", "driver-2"]);
     expect(counts(await stream(app, DRIVER, [{ at: -10 }])).dropped).toEqual({ UNKNOWN_ORDER: 1 });
     leave();
     await expect(ended).rejects.toMatchObject({ code: Code.Canceled });

@@ -34,12 +34,12 @@ afterEach(async () => {
 });
 
 /** A log with a connection to NATS, as one process has them; it relays when asked to. */
-async function startProcess(database: { readonly url: string; readonly name: string }, relays = true) {
+async function startProcess(database: { readonly url: string; readonly name: string }, relays = true, maxAgeSeconds = 0) {
   const log = openLog(database.url, database.name);
   const client = startNatsClient({ url: nats.url, tlsFiles: NO_FILES }, logger);
   const news = createNews(client, PREFIX, log.appender.onAppended);
   const reader = createLogReader(log.db, log.appender.onAppended, news.onNews);
-  const settings = { prefix: PREFIX, maxAgeSeconds: 0, maxBytes: 0, replicas: 1 };
+  const settings = { prefix: PREFIX, maxAgeSeconds, maxBytes: 0, replicas: 1 };
   const relay = relays ? startRelay({ nats: client, reader, settings, logger }) : undefined;
   return {
     ...log,
@@ -122,12 +122,10 @@ describe("the mirror of the log in JetStream", () => {
 
   it("goes on behind what is kept no longer", async () => {
     await using database = await aLog();
-    await using process = await startProcess(database);
+    await using process = await startProcess(database, true, 3);
     await appendSome(process, "a");
-    await expectMirrorEqualsLog(nats.port, PREFIX, process);
-    const connection = await connect({ servers: `127.0.0.1:${nats.port}` });
-    await (await connection.jetstreamManager()).streams.purge(eventStreamName(PREFIX));
-    await connection.close();
+    await eventually(async () => expect((await readMirror(nats.port, PREFIX)).length).toBeGreaterThan(0));
+    await eventually(async () => expect(await readMirror(nats.port, PREFIX)).toEqual([]), 15_000);
     await nats.kill();
     nats = await startNatsServer({ dataDir: folder.path, port: nats.port });
     await appendSome(process, "b");
@@ -135,6 +133,19 @@ describe("the mirror of the log in JetStream", () => {
       const mirror = await readMirror(nats.port, PREFIX);
       expect(mirror.map(({ seq }) => seq)).toEqual(Array.from({ length: 100 }, (_, index) => 101 + index));
     });
+  });
+
+  it("is made anew when somebody has purged it", async () => {
+    await using database = await aLog();
+    await using process = await startProcess(database);
+    await appendSome(process, "a");
+    await expectMirrorEqualsLog(nats.port, PREFIX, process);
+    const connection = await connect({ servers: `127.0.0.1:${nats.port}` });
+    await (await connection.jetstreamManager()).streams.purge(eventStreamName(PREFIX));
+    await connection.close();
+    await eventually(() => expectMirrorEqualsLog(nats.port, PREFIX, process), 15_000);
+    await appendSome(process, "b");
+    await expectMirrorEqualsLog(nats.port, PREFIX, process);
   });
 
   it("is made anew when it is one of another log", async () => {

@@ -53,6 +53,7 @@ const job = fc.record({
   requestedAt: date,
   delivery: maybe(delivery),
   reason: text,
+  overruled: fc.boolean(),
   unanswered: fc.array(fc.record({ provider: anyOf(DeliveryProvider), attempt }), { maxLength: 2 }),
 });
 const step = fc.record({ status, previousStatus: status, at: date, actor, note: maybe(sealed), inferred: fc.boolean() });

@@ -11,7 +11,7 @@ import {
   type Delivery,
   WebhookRefused,
 } from "../../src/couriers/courier.ts";
-import { type DeliveryProvider, MoneySchema } from "../../src/gen/ordertrail/events/v1/values_pb.js";
+import { DeliveryProvider, MoneySchema } from "../../src/gen/ordertrail/events/v1/values_pb.js";
 
 /** A delivery provider of the tests' own, over HTTP: what it is asked, and what it is made to answer. */
 export type TestProvider = AsyncDisposable & {
@@ -141,10 +141,12 @@ export function courierOf(provider: DeliveryProvider, url: string): Courier {
       courier,
       point: point && { ...point, recordedAt: new Date(point.recordedAt) },
       endReason,
+      isEndedByUs: endReason === "cancelled_by_creator",
     };
   }
   return {
     provider,
+    signsWebhooks: provider !== DeliveryProvider.DOORDASH,
     async quote({ orderId }, signal) {
       const { id, fee, dropoffAt, expiresAt } = await call("POST", "/quotes", signal, { orderId });
       const time = (text: unknown) => new Date(String(text));
