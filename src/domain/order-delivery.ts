@@ -210,7 +210,10 @@ export function deliveryChanges(before: OrderState, kind: Event["kind"], { recor
     }
     case "driverBooked":
     case "driverAssigned": {
-      const isOwn = actor.role !== Role.PARTNER && kind.value.delivery?.attempt !== job?.attempt;
+      const { driver, delivery } = kind.value;
+      // A driver who was booked before the request is only assigned now: then the courier takes their place.
+      const isNew = driver?.driverId !== before.driver?.driverId;
+      const isOwn = isNew && actor.role !== Role.PARTNER && delivery?.attempt !== job?.attempt;
       return job && isOpen(job) && isOwn && job.provider !== DeliveryProvider.IN_HOUSE ? { job: { ...job, overruled: true } } : {};
     }
     case "driverUnassigned":

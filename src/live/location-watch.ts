@@ -27,9 +27,12 @@ export type LocationWatcher = Disposable & {
 /** How many points wait for a watcher that does not ask; when there are more, only the newest is kept. */
 const MOST_WAITING = 16;
 
-/** Begins to follow the driver of an order, until it is disposed of or the signal ends it with its reason. */
+/**
+ * Begins to follow the driver of an order, until it is disposed of or the signal ends it with its reason. `isDriver` tells
+ * whether somebody is the order's driver at present.
+ */
 export async function openLocationWatch(
-  { feed, watch }: { readonly feed: PointFeed; readonly watch: LogWatch },
+  { feed, watch, isDriver }: { readonly feed: PointFeed; readonly watch: LogWatch; readonly isDriver: (driverId: string) => boolean },
   orderId: string,
   signal: AbortSignal,
 ): Promise<LocationWatcher> {
@@ -56,7 +59,8 @@ export async function openLocationWatch(
     wake?.();
   }
 
-  const leave = feed.subscribe(orderId, ({ points, eta }) => {
+  const leave = feed.subscribe(orderId, ({ points, eta, driverId }) => {
+    if (driverId !== undefined && !isDriver(driverId)) return;
     for (const point of points) offer(point, eta);
   });
 

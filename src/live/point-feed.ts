@@ -4,7 +4,12 @@ import type { NatsClient } from "../nats/nats-client.ts";
 import { type Prefix, pointSubject } from "./subjects.ts";
 
 /** Points of an order's driver that were taken together, oldest first, and when the order is expected at the customer's as of the newest. */
-export type PointNews = { readonly points: readonly DriverPoint[]; readonly eta?: Date | undefined };
+export type PointNews = {
+  readonly points: readonly DriverPoint[];
+  readonly eta?: Date | undefined;
+  /** Whose they are, of points that were stored: the order's driver may be another in the meantime. */
+  readonly driverId?: string | undefined;
+};
 
 export type PointListener = (news: PointNews) => void;
 
@@ -28,7 +33,7 @@ export type PointFeedOptions = {
   /** Names this process. */
   readonly self: string;
   /** The point of an order that is stored. */
-  readonly find: (orderId: string) => Promise<(DriverPoint & { readonly eta?: Date | undefined }) | undefined>;
+  readonly find: (orderId: string) => Promise<(DriverPoint & { readonly eta?: Date | undefined; readonly driverId: string }) | undefined>;
 };
 
 /**
@@ -63,8 +68,10 @@ export function createPointFeed({ nats, prefix, self, find }: PointFeedOptions):
     if (nats?.connected() === undefined) awayAt = performance.now();
     else if (performance.now() - awayAt > SETTLED_MS) return;
     const looked = [...orders].map(async ([orderId, listened]) => {
-      const { eta, ...point } = (await find(orderId)) ?? {};
-      if ("recordedAt" in point) tell(listened, { points: [point], eta });
+      const found = await find(orderId);
+      if (!found) return;
+      const { eta, driverId, ...point } = found;
+      tell(listened, { points: [point], eta, driverId });
     });
     await Promise.all(looked);
   }

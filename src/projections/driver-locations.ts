@@ -17,22 +17,30 @@ export type SealedPoint = Omit<DriverPoint, "latitude" | "longitude" | "isTimeOf
   readonly eta?: Date | undefined;
 };
 
+/** A point, and whose it is: an order's driver may be another in the meantime. */
+export type OwnedPoint = SealedPoint & { readonly driverId: string };
+
 /** Where the drivers of the orders now under way were last seen. Not part of the log, and not made of it. */
 export type DriverLocations = {
   /** Makes the collection ready. */
   ensureIndexes(): Promise<void>;
-  /** Keeps, of each order, the point that is the newest by the device's time. Shows it in `order_tracking`, too, once the order is there. */
-  record(points: ReadonlyMap<string, SealedPoint>): Promise<void>;
+  /** Keeps, of each order, the point that is the newest by the device's time, or of another driver than the one before. Shows it in `order_tracking`, too, once the order is there. */
+  record(points: ReadonlyMap<string, OwnedPoint>): Promise<void>;
   /** The newest point of an order. */
-  find(orderId: string): Promise<SealedPoint | undefined>;
-  /** Forgets the points of orders that have no driver any more. */
-  remove(orderIds: readonly string[]): Promise<void>;
+  find(orderId: string): Promise<OwnedPoint | undefined>;
+  /** Forgets the points of orders, other than those of the driver whom an order has now, if it has one. */
+  removeOthers(orders: readonly { readonly orderId: string; readonly driverId: string | undefined }[]): Promise<void>;
+  /** Shows the points of these orders in `order_tracking`, as far as there are any. */
+  showStored(orderIds: readonly string[]): Promise<void>;
   /** Brings every point into a copy of `order_tracking`. */
   copyInto(collection: string): Promise<void>;
 };
 
+type Located = { readonly orderId: string; readonly driverId: string; readonly location: LocationDocument };
+
 type DriverLocationDocument = LocationDocument & {
   readonly _id: string;
+  readonly driver_id: string;
   /** When it reached the database. */
   readonly stored_at: Date;
 };
@@ -48,16 +56,18 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
   const points: Collection<DriverLocationDocument> = db.collection("driver_locations");
 
   /** Reads at the same time share a round trip. */
-  const find = batched<string, SealedPoint | undefined>(async (orderIds) => {
+  const find = batched<string, OwnedPoint | undefined>(async (orderIds) => {
     const found = await points.find({ _id: { $in: [...orderIds] } }).toArray();
-    const byOrder = new Map(found.map((document) => [document._id, fromLocationDocument(document)]));
+    const byOrder = new Map(found.map((document) => [document._id, { ...fromLocationDocument(document), driverId: document.driver_id }]));
     return orderIds.map((orderId) => byOrder.get(orderId));
   });
 
-  async function keepNewest(locations: readonly (readonly [string, LocationDocument])[], upsert: boolean): Promise<void> {
-    const updates = locations.map(([orderId, location]): AnyBulkWriteOperation<DriverLocationDocument> => {
-      const filter: Filter<DriverLocationDocument> = { _id: orderId, recorded_at: { $lt: location.recorded_at } };
-      return { updateOne: { filter, update: { $set: location, $currentDate: { stored_at: true } }, upsert } };
+  async function keepNewest(locations: readonly Located[], upsert: boolean): Promise<void> {
+    const updates = locations.map(({ orderId, driverId, location }): AnyBulkWriteOperation<DriverLocationDocument> => {
+      const isNews = [{ recorded_at: { $lt: location.recorded_at } }, { driver_id: { $ne: driverId } }];
+      const filter: Filter<DriverLocationDocument> = { _id: orderId, $or: isNews };
+      const update = { $set: { ...location, driver_id: driverId }, $currentDate: { stored_at: true } } as const;
+      return { updateOne: { filter, update, upsert } };
     });
     try {
       await points.bulkWrite(updates, { ordered: false });
@@ -73,42 +83,53 @@ export function createDriverLocations(db: Db, trackings: string): DriverLocation
     }
   }
 
-  const show = (orderId: string, location: LocationDocument) => ({
+  const show = ({ orderId, driverId, location }: Located) => ({
     filter: {
       order_id: orderId,
+      "driver_details.driver_id": driverId,
       current_status: { $in: NAMES_WITH_LOCATION },
       $or: [{ driver_location: null }, { "driver_location.recorded_at": { $lt: location.recorded_at } }],
     },
     update: { $set: { driver_location: location } },
   });
 
+  async function showIn(collection: string, which: Filter<DriverLocationDocument>): Promise<void> {
+    const target = db.collection<OrderTrackingDocument>(collection);
+    const cursor = points.find(which, { batchSize: COPY_BATCH });
+    while (await cursor.hasNext()) {
+      const updates = cursor
+        .readBufferedDocuments(COPY_BATCH)
+        .map(({ _id, stored_at: _, driver_id, ...location }) => ({ updateOne: show({ orderId: _id, driverId: driver_id, location }) }));
+      await target.bulkWrite(updates, { ordered: false });
+    }
+  }
+
   return {
     async ensureIndexes() {
-      // Points of before places were sealed.
-      await points.deleteMany({ latitude: { $exists: true } });
+      // Points of before places were sealed and drivers named.
+      await points.deleteMany({ driver_id: { $exists: false } });
       await points.createIndex({ stored_at: 1 }, { expireAfterSeconds: KEPT_AT_MOST_SECONDS });
     },
     async record(newest) {
       if (newest.size === 0) return;
-      const locations = [...newest].map(([orderId, point]) => [orderId, toLocationDocument(point)] as const);
+      const locations = [...newest].map(([orderId, point]): Located => {
+        return { orderId, driverId: point.driverId, location: toLocationDocument(point) };
+      });
       await keepNewest(locations, true);
-      const shown = locations.map(([orderId, location]) => ({ updateOne: show(orderId, location) }));
+      const shown = locations.map((located) => ({ updateOne: show(located) }));
       await db.collection<OrderTrackingDocument>(trackings).bulkWrite(shown, { ordered: false });
     },
     find,
-    async remove(orderIds) {
-      if (orderIds.length > 0) await points.deleteMany({ _id: { $in: [...orderIds] } });
+    async removeOthers(orders) {
+      if (orders.length === 0) return;
+      const filters = orders.map(({ orderId, driverId }) => ({
+        _id: orderId,
+        ...(driverId !== undefined && { driver_id: { $ne: driverId } }),
+      }));
+      await points.deleteMany({ $or: filters });
     },
-    async copyInto(collection) {
-      const target = db.collection<OrderTrackingDocument>(collection);
-      const cursor = points.find({}, { batchSize: COPY_BATCH });
-      while (await cursor.hasNext()) {
-        const updates = cursor
-          .readBufferedDocuments(COPY_BATCH)
-          .map(({ _id, stored_at: _, ...location }) => ({ updateOne: show(_id, location) }));
-        await target.bulkWrite(updates, { ordered: false });
-      }
-    },
+    showStored: (orderIds) => showIn(trackings, { _id: { $in: [...orderIds] } }),
+    copyInto: (collection) => showIn(collection, {}),
   };
 }
 

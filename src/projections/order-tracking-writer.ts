@@ -1,7 +1,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { type Collection, type Filter, MongoBulkWriteError, type UpdateFilter } from "mongodb";
 import { evolve, type OrderState, orderStream } from "../domain/order.ts";
-import { STATUSES_WITH_LOCATION } from "../domain/order-location.ts";
+import { STATUSES_WITH_LOCATION, showsLocation } from "../domain/order-location.ts";
 import { isFinal } from "../domain/order-moves.ts";
 import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { RecordedEntry } from "../log/log-entry.ts";
@@ -37,7 +37,7 @@ const DUPLICATE_KEY = 11000;
 /**
  * Writes the documents of one copy of `order_tracking`. Changes stay in memory until `flush`, until the order has ended, or
  * until all weigh too much; so in a rebuild most documents are written once. `onDriverLeft` hears of the orders
- * whose driver's place has no meaning any more, after that was written.
+ * whose driver's place has no meaning any more, after that was written, and `onDriverComes` of those that show it from then on.
  */
 export function openOrderTracking(options: {
   readonly target: Collection<OrderTrackingDocument>;
@@ -46,10 +46,11 @@ export function openOrderTracking(options: {
   readonly trusted: boolean;
   /** What the orders in memory may weigh together; each takes some five bytes of memory for each that `weigh` counts. */
   readonly maxWeight: number;
-  readonly onDriverLeft?: (orderIds: readonly string[]) => Promise<void>;
+  readonly onDriverLeft?: (orders: readonly { readonly orderId: string; readonly driverId: string | undefined }[]) => Promise<void>;
+  readonly onDriverComes?: (orderIds: readonly string[]) => Promise<void>;
   readonly breathe?: (tookMs: number) => Promise<void>;
 }): ProjectionWriter {
-  const { target, reader, trusted, maxWeight, onDriverLeft, breathe } = options;
+  const { target, reader, trusted, maxWeight, onDriverLeft, onDriverComes, breathe } = options;
   const writeBatch = breathe ? BREATHING_WRITE_BATCH : WRITE_BATCH;
   /** By order id, the most recently used last. */
   const held = new Map<string, Held>();
@@ -147,14 +148,19 @@ export function openOrderTracking(options: {
 
   async function writeChanged(among: Iterable<Held>): Promise<void> {
     const changed = [...among].filter(({ order, written }) => order !== undefined && order.version > (written?.version ?? 0));
+    const coming = changed.filter(
+      ({ order, written, driverLeft }) => order && showsLocation(order.state) && (driverLeft || !(written && showsLocation(written.state))),
+    );
     for (let from = 0; from < changed.length; from += writeBatch) {
       const started = performance.now();
       await write(changed.slice(from, from + writeBatch));
       await breathe?.(performance.now() - started);
     }
     const left = changed.filter(({ driverLeft }) => driverLeft);
-    if (onDriverLeft && left.length > 0) await onDriverLeft(left.map(({ order }) => order?.state.orderId ?? ""));
+    if (onDriverLeft && left.length > 0) await onDriverLeft(left.map(driverOf));
     for (const known of left) known.driverLeft = false;
+    // Their drivers may have reported before it was written that they come.
+    if (onDriverComes && coming.length > 0) await onDriverComes(coming.map((known) => orderOf(known).state.orderId));
   }
 
   async function write(changed: readonly Held[]): Promise<void> {
@@ -228,6 +234,12 @@ export function foldOrder(before: Snapshot<OrderState> | undefined, { position, 
 
 function orderIdOf(stream: string): string {
   return stream.slice(ORDER_STREAMS.length);
+}
+
+/** The driver who has still to do with an order. */
+function driverOf(held: Held): { readonly orderId: string; readonly driverId: string | undefined } {
+  const { orderId, driver, status } = orderOf(held).state;
+  return { orderId, driverId: isFinal(status) ? undefined : driver?.driverId };
 }
 
 function hasDriverLeft(before: OrderState, after: OrderState): boolean {

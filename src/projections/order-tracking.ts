@@ -57,7 +57,9 @@ export function createOrderTrackingProjection(db: Db, reader: LogReader, locatio
         ...options,
         target: collection(name),
         reader,
-        ...(name === ORDER_TRACKING ? { maxWeight: LIVE_WEIGHT, onDriverLeft: locations.remove } : { maxWeight: COPY_WEIGHT }),
+        ...(name === ORDER_TRACKING
+          ? { maxWeight: LIVE_WEIGHT, onDriverLeft: locations.removeOthers, onDriverComes: locations.showStored }
+          : { maxWeight: COPY_WEIGHT }),
       }),
     carryOver: locations.copyInto,
     async documentAt(orderId, version) {

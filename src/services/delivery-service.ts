@@ -167,9 +167,12 @@ export function createDeliveryService(dependencies: DeliveryServiceDependencies)
             call.signal,
           );
         } catch (error) {
-          // The same request may have been made at the same time, with other quotes.
-          const mayBeRepeated = error instanceof Refusal && (error.reason === "REQUEST_ID_REUSED" || error.reason === "DELIVERY_UNDER_WAY");
-          if (!mayBeRepeated || !(await isRepeated(orderId, requestId, occasion.method))) throw error;
+          if (!(error instanceof Refusal)) throw error;
+          // The same may have been asked for at the same time, with other quotes: what stands now is the answer to it, too.
+          const { job } = (await readOwn(orderId, call)).state;
+          const isStanding = error.reason === "DELIVERY_UNDER_WAY" && (deliveryProvider === 0 || job?.provider === deliveryProvider);
+          const mayBeRepeated = error.reason === "REQUEST_ID_REUSED" || error.reason === "DELIVERY_UNDER_WAY";
+          if (!isStanding && !(mayBeRepeated && (await isRepeated(orderId, requestId, occasion.method)))) throw error;
         }
       }
       const after = await desk.settle(orderId, occasion, inTime(call));

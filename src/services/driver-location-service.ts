@@ -3,6 +3,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import { mayAccess, seesDriver } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
+import type { DriverPoint } from "../domain/driver-point.ts";
 import type { OrderState } from "../domain/order.ts";
 import { showsLocation } from "../domain/order-location.ts";
 import { isFinal } from "../domain/order-moves.ts";
@@ -28,10 +29,10 @@ import type { Checked, ServiceHandlers } from "./call.ts";
 import type { LocationIntake, NotTaken, Reported } from "./location-intake.ts";
 import { orderAfterNews } from "./order-after-news.ts";
 import { presentLocation } from "./present-order.ts";
-import type { LastPoint } from "./sealed-locations.ts";
 
 type Order = Snapshot<OrderState>;
 type Response = MessageInitShape<typeof StreamLocationsResponseSchema>;
+type ShownPoint = DriverPoint & { readonly eta?: Date | undefined };
 type Update = Exclude<MessageInitShape<typeof DriverLocationUpdateSchema>, { readonly $typeName: string }>;
 
 const POINTS_A_RESPONSE = 1000;
@@ -104,10 +105,15 @@ export function createDriverLocationService({
       const may = (state: OrderState) => mayAccess(caller, state);
       const isShown = (state: OrderState) => showsLocation(state) && seesDriver(caller, state);
       // Begun before the order and its last point are read, so that nothing falls between.
-      using watcher = await openLocationWatch({ feed, watch }, orderId, call.signal);
-      let order = await readOwn(orderId, may);
-      const shownPoint = async ({ state }: Order) => (isShown(state) ? await intake.find(state.orderId) : undefined);
-      let shown = await shownPoint(order);
+      let order: Order | undefined;
+      const isDriver = (driverId: string) => order?.state.driver?.driverId === driverId;
+      using watcher = await openLocationWatch({ feed, watch, isDriver }, orderId, call.signal);
+      order = await readOwn(orderId, may);
+      const shownPoint = async ({ state }: Order) => {
+        const found = isShown(state) ? await intake.find(state.orderId) : undefined;
+        return found && isDriver(found.driverId) ? found : undefined;
+      };
+      let shown: ShownPoint | undefined = await shownPoint(order);
       if (shown) watcher.offer(shown, shown.eta);
       else yield show(order, caller, undefined);
       if (isFinal(order.state.status)) return;
@@ -146,7 +152,7 @@ export function createDriverLocationService({
   }
 }
 
-function show({ state }: Order, caller: Caller, point: LastPoint | undefined, skippedPoints = 0): WatchDriverLocationResponse {
+function show({ state }: Order, caller: Caller, point: ShownPoint | undefined, skippedPoints = 0): WatchDriverLocationResponse {
   const eta = point?.eta ?? state.eta;
   const value: Update = {
     currentStatus: state.status,

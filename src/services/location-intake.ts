@@ -126,8 +126,9 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
         watcher[Symbol.dispose]();
         return;
       }
+      const own = last?.driverId === order.state.driver?.driverId ? last : undefined;
       const one: Followed = {
-        ...{ orderId, watcher, order, trail: newTrail(last), eta: last?.eta, speedMps: undefined },
+        ...{ orderId, watcher, order, trail: newTrail(own), eta: own?.eta, speedMps: undefined },
         ...{ stops: await stopsOf(order.state), stopsReadAt: performance.now() },
         ...{ storedAt: Number.NEGATIVE_INFINITY, isRecording: false, waiting: undefined },
       };
@@ -257,7 +258,8 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
       unstored.delete(one);
       one.storedAt = performance.now();
       const { orderId, trail, eta, order } = one;
-      return trail.last ? [{ orderId, customerId: order.state.customerId, point: { ...trail.last, eta } }] : [];
+      const { customerId, driver } = order.state;
+      return trail.last && driver ? [{ orderId, customerId, point: { ...trail.last, eta, driverId: driver.driverId } }] : [];
     });
     try {
       await locations.record(newest);
@@ -308,7 +310,9 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
       const known = await locations.find(orderId);
       const one = followed.peek(orderId);
       const last = one?.trail.last;
-      return last && (!known || known.recordedAt < last.recordedAt) ? { ...last, eta: one.eta } : known;
+      const driverId = one?.order.state.driver?.driverId;
+      if (!last || driverId === undefined || (known?.driverId === driverId && known.recordedAt >= last.recordedAt)) return known;
+      return { ...last, eta: one.eta, driverId };
     },
 
     forgetIdle: () => void followed.purgeStale(),

@@ -96,7 +96,8 @@ type Opened = {
 };
 
 function present({ state, version, position, location: known }: Presentable, opened: Opened): OrderTracking {
-  const location = opened.isDriverShown && showsLocation(state) ? placed(known, opened.place) : undefined;
+  const isOthers = known && "driverId" in known && known.driverId !== state.driver?.driverId;
+  const location = opened.isDriverShown && showsLocation(state) && !isOthers ? placed(known, opened.place) : undefined;
   const eta = location?.eta ?? state.eta;
   const shown: MessageInitShape<typeof OrderTrackingSchema> = {
     orderId: state.orderId,
@@ -144,7 +145,10 @@ function present({ state, version, position, location: known }: Presentable, ope
 }
 
 /** Where the driver was; undefined when that was sealed by a key that has been destroyed. */
-function placed(location: Presentable["location"], opened: Place | undefined): LastPoint | undefined {
+function placed(
+  location: Presentable["location"],
+  opened: Place | undefined,
+): (DriverPoint & { readonly eta?: Date | undefined }) | undefined {
   return location && "place" in location ? opened && { ...location, ...opened } : location;
 }
 

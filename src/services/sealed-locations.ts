@@ -1,11 +1,11 @@
 import type { DriverPoint } from "../domain/driver-point.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
-import type { DriverLocations, SealedPoint } from "../projections/driver-locations.ts";
+import type { DriverLocations, OwnedPoint } from "../projections/driver-locations.ts";
 import { placeBytes, placeOf } from "./place-bytes.ts";
 import { sealedContext } from "./present-order.ts";
 
 /** Where the driver of an order was last seen, and when they are expected at the customer's, as of then. */
-export type LastPoint = DriverPoint & { readonly eta?: Date | undefined };
+export type LastPoint = DriverPoint & { readonly eta?: Date | undefined; readonly driverId: string };
 
 /** Where the drivers of the orders now under way were last seen, the places sealed under their customers' keys. */
 export type SealedLocations = {
@@ -22,7 +22,7 @@ export function createSealedLocations(locations: DriverLocations, keys: Personal
       const sealing = points.map(async ({ orderId, customerId, point }) => {
         const { latitude, longitude, isTimeOfReport: _, ...rest } = point;
         const place = await keys.seal(`customer-${customerId}`, placeBytes({ latitude, longitude }), sealedContext.location(orderId));
-        return place ? [[orderId, { ...rest, place } satisfies SealedPoint] as const] : [];
+        return place ? [[orderId, { ...rest, place } satisfies OwnedPoint] as const] : [];
       });
       await locations.record(new Map((await Promise.all(sealing)).flat()));
     },

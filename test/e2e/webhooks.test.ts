@@ -71,6 +71,19 @@ describe("a webhook", () => {
     ]);
   });
 
+  it("that comes late names no courier in place of the newer one", async () => {
+    await using test = await withDelivery();
+    const told = (name: string, seconds: number) => {
+      const at = new Date(Date.UTC(2026, 0, 1) + seconds * 1000).toISOString();
+      return test.uber.move("o-1/1", "ASSIGNED", { courier: { ...kim, name }, at });
+    };
+    for (const webhook of [told("Robin", 0), told("Alex", 60), told("Robin", 10)]) expect(await test.webhook("uber", webhook)).toBe(200);
+    const { body } = await test.app.rest(CHECKOUT, "GET", "/orders/tracking/o-1");
+    expect(body.driver_details.name).toBe("Alex");
+    expect(await test.webhook("uber", told("Kim", 60))).toBe(200);
+    expect((await test.app.rest(CHECKOUT, "GET", "/orders/tracking/o-1")).body.driver_details.name).toBe("Kim");
+  });
+
   it("finds the order by the provider's identifier when it does not name it", async () => {
     await using test = await withDelivery();
     const webhook = test.uber.move("o-1/1", "PICKED_UP", { tellsKey: false });

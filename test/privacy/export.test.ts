@@ -62,7 +62,8 @@ describe("exporting what is held on a customer", () => {
       .client(AuditService, "connect", { role: Role.OPERATOR, subject: "o" })
       .exportCustomerData({ customerId: "ada" });
     expect(byOperator.orders).toHaveLength(3);
-    expect(byOperator.orders[0]?.order?.driverDetails).toMatchObject({ driverId: "d", name: "", phone: "" });
+    expect(byOperator.orders[0]?.order?.orderId).toBe("three");
+    expect(byOperator.orders[0]?.order?.driverDetails).toBeUndefined();
   });
 
   it("is for the customer themselves, services and operators only", async () => {

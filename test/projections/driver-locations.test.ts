@@ -4,11 +4,12 @@ import { createDriverLocations } from "../../src/projections/driver-locations.ts
 import { ORDER_TRACKING } from "../../src/projections/order-tracking.ts";
 import { toSealedDocument } from "../../src/projections/order-tracking-document.ts";
 import { assign, deliver, go, sealed } from "../domain/order-fixtures.ts";
+import { eventually } from "../support/eventually.ts";
 import { type TestLog, testLog } from "../support/log.ts";
 import { createOrderWriter, type OrderWriter, projectorOf, soon } from "./orders.ts";
 
 const PLACE = sealed("here");
-const at = (seconds: number) => ({ place: PLACE, recordedAt: new Date(seconds * 1000) });
+const at = (seconds: number) => ({ place: PLACE, driverId: "d-1", recordedAt: new Date(seconds * 1000) });
 
 describe("the place of an order's driver", () => {
   it("is the newest by the device's time, in whatever order the points arrive", async () => {
@@ -38,6 +39,17 @@ describe("the place of an order's driver", () => {
     expect(await shown(log)).toMatchObject({ place, heading_deg: 90, speed_mps: 4, accuracy_m: 8, recorded_at: new Date(1000) });
     await projector.waitFor(ORDER_TRACKING, await orders.append("one", go(OrderStatus.DRIVER_PICKUP_COMPLETE)), soon());
     expect(await shown(log)).toMatchObject({ place });
+  });
+
+  it("is shown although it was reported before order_tracking knew of a driver, or of the order", async () => {
+    await using log = await testLog();
+    const orders = createOrderWriter(log.appender);
+    const locations = createDriverLocations(log.db, ORDER_TRACKING);
+    await locations.record(new Map([["one", at(1)]]));
+    await using projector = projectorOf(log);
+    projector.start();
+    await projector.waitFor(ORDER_TRACKING, await orders.appendLives(["one"], 7), soon());
+    await eventually(async () => expect(await shown(log)).toMatchObject({ recorded_at: new Date(1000) }));
   });
 
   it.each<[string, (orders: OrderWriter) => Promise<number>]>([

@@ -69,7 +69,7 @@ describe("rebuilding a projection", () => {
     await using projector = projectorOf(log);
     projector.start();
     await projector.waitFor(ORDER_TRACKING, await orders.appendLives(["one"], 7), soon());
-    await locations.record(new Map([["one", { place: sealed("here"), recordedAt: new Date(1000) }]]));
+    await locations.record(new Map([["one", { place: sealed("here"), driverId: "d-1", recordedAt: new Date(1000) }]]));
     await all(projector.rebuild(ORDER_TRACKING, soon()));
     const document = await log.db.collection(ORDER_TRACKING).findOne({ order_id: "one" });
     expect(document?.["driver_location"]).toMatchObject({ place: toSealedDocument(sealed("here")) });

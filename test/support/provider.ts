@@ -41,6 +41,8 @@ export type ProviderDelivery = {
   point?: { latitude: number; longitude: number; recordedAt: string };
   endReason: string;
   tellsKey: boolean;
+  /** When what a webhook tells happened. */
+  at?: string;
 };
 
 export type SignedWebhook = { readonly body: string; readonly headers: Record<string, string> };
@@ -176,7 +178,8 @@ export function courierOf(provider: DeliveryProvider, url: string): Courier {
       if (!delivery) return [];
       const [orderId = "", attempt = ""] = delivery.key.split("/");
       const told = delivery.tellsKey ? { orderId, attempt: Number(attempt) } : {};
-      return [{ reportId, kind, providerDeliveryId: delivery.id, delivery: toDelivery(delivery), ...told }];
+      const happenedAt = delivery.at === undefined ? undefined : new Date(delivery.at);
+      return [{ reportId, kind, providerDeliveryId: delivery.id, happenedAt, delivery: toDelivery(delivery), ...told }];
     },
   };
 }
