@@ -571,7 +571,8 @@ const SETTINGS = {
   }),
   deliveryAnswerMs: defaulted({
     name: "DELIVERY_ANSWER_MS",
-    description: "How long a delivery provider may take to answer, with one repetition, before the next one is asked, in milliseconds: each attempt gets half.",
+    description:
+      "How long a delivery provider may take to answer, with one repetition, before the next one is asked, in milliseconds: each attempt gets half.",
     default: "4000",
     example: "4000",
     parse: wholeNumber(10, 60_000),
