@@ -14,8 +14,8 @@ export default defineConfig({
     unstubEnvs: true,
     // The processes that tests start load code that another has compiled.
     env: { NODE_COMPILE_CACHE: resolve(".cache/compile") },
-    // Most tests wait for a server or for time to pass: three files at a time keep two cores busy.
-    maxWorkers: 3,
+    // Most tests wait for a server or for time to pass: four files at a time keep two cores busy.
+    maxWorkers: 4,
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [

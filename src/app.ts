@@ -56,6 +56,7 @@ import { createLogReader } from "./log/reader.ts";
 import { createTransactor } from "./log/transact.ts";
 import { createUnchangedCommands } from "./log/unchanged-commands.ts";
 import { makeFolder } from "./make-folder.ts";
+import { createMetrics } from "./metrics.ts";
 import { createForwarding, serveAppendRequests } from "./nats/append-requests.ts";
 import { isKnownToNats, startNatsClient } from "./nats/nats-client.ts";
 import { configuredKeyWrapper } from "./privacy/configured-key-wrapper.ts";
@@ -390,6 +391,7 @@ export async function createApp(
       audit: { log: audit, isPublic: config.auditPublic, authorize: dispatcher.authorize },
       webhooks: deliveries.webhooks,
     }),
+    metrics: { metrics: createMetrics(couriers), isPublic: config.metricsPublic, authorize: dispatcher.authorize },
     jwks,
     jwksMaxAgeSeconds: KEYS_MAX_AGE_SECONDS,
   });

@@ -393,6 +393,13 @@ const SETTINGS = {
       return resolve(path);
     },
   }),
+  metricsPublic: defaulted({
+    name: "METRICS_PUBLIC",
+    description: "`true`: anybody may read /metrics, without a token. Nothing of orders or people is in it.",
+    default: "false",
+    example: "true",
+    parse: (text) => oneOf(["true", "false"], text) === "true",
+  }),
   auditPublic: defaulted({
     name: "AUDIT_PUBLIC",
     description: "`true`: anybody may read the log's checkpoints and hash tiles, without a token. Entries always need one.",

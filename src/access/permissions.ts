@@ -94,6 +94,7 @@ export const PERMISSIONS: ReadonlyMap<string, Permission> = new Map(
     "GET /readyz": PUBLIC,
     "GET /openapi.json": PUBLIC,
     "GET /.well-known/jwks.json": PUBLIC,
+    "GET /metrics": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "GET /audit/checkpoint": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "GET /audit/tile/{level}/{index}": { roles: [AUDITOR, OPERATOR], reach: "all" },
     "GET /audit/tile/entries/{index}": { roles: [AUDITOR, OPERATOR], reach: "all" },

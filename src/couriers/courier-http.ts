@@ -8,7 +8,7 @@ import {
   retry,
   wrap,
 } from "cockatiel";
-import { CourierError } from "./courier.ts";
+import { CourierError, type CourierMetric } from "./courier.ts";
 
 /** A call to a provider. */
 export type CourierRequest = {
@@ -23,14 +23,6 @@ export type CourierRequest = {
 
 /** A provider's answer; `body` is undefined when it is no JSON. */
 export type CourierAnswer = { readonly status: number; readonly body: unknown; readonly retryAfterMs?: number };
-
-/** How often a kind of call was made, and what came of it. Holds nothing of orders or people. */
-export type CourierMetric = {
-  readonly operation: string;
-  readonly calls: number;
-  readonly failures: Readonly<Record<string, number>>;
-  readonly totalMs: number;
-};
 
 export type CourierHttpOptions = {
   /** How long one attempt may take. */

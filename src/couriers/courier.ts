@@ -127,6 +127,17 @@ export type Courier = {
   cancel(providerDeliveryId: string, signal: AbortSignal): Promise<void>;
   /** What a webhook tells; none for events that do not matter here. Throws a WebhookRefused when it is not the provider's, or makes no sense. */
   readWebhook(webhook: Webhook): readonly CourierReport[];
+  /** How often it has been called, and what came of it. */
+  metrics(): readonly CourierMetric[];
+};
+
+/** How often a kind of call was made, and what came of it. Holds nothing of orders or people. */
+export type CourierMetric = {
+  readonly operation: string;
+  readonly calls: number;
+  /** By the code of the failure. */
+  readonly failures: Readonly<Record<string, number>>;
+  readonly totalMs: number;
 };
 
 /** Why a provider did not do what it was asked for. */

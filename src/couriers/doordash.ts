@@ -11,7 +11,7 @@ import {
   type Webhook,
   WebhookRefused,
 } from "./courier.ts";
-import { type CourierAnswer, type CourierMetric, createCourierHttp } from "./courier-http.ts";
+import { type CourierAnswer, createCourierHttp } from "./courier-http.ts";
 import { deliveryKey, parseDeliveryKey } from "./delivery-key.ts";
 import { fieldsOf, type JsonFields } from "./json-fields.ts";
 import { feeOf, linkOf, pointOf, wordsOf } from "./provider-values.ts";
@@ -70,7 +70,7 @@ const DUPLICATE = "duplicate_delivery_id";
 const OURS_TO_MEND: ReadonlySet<string> = new Set(["authentication_error", "authorization_error"]);
 
 /** DoorDash Drive. `clock` dates the tokens that it is shown. */
-export function createDoorDash(settings: DoorDashSettings, clock: () => Date): Courier & { metrics(): readonly CourierMetric[] } {
+export function createDoorDash(settings: DoorDashSettings, clock: () => Date): Courier {
   const { baseUrl, developerId, keyId, signingSecret, webhookAuthorization, timeoutMs } = settings;
   const http = createCourierHttp({ timeoutMs, explain });
   let token: { readonly value: string; readonly madeAt: number } | undefined;

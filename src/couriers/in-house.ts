@@ -47,6 +47,7 @@ export function createInHouse({ feeMinor, currency }: InHouseSettings, clock: ()
     async cancel(providerDeliveryId) {
       deliveryOf(providerDeliveryId);
     },
+    metrics: () => [],
     readWebhook() {
       throw new WebhookRefused("forged", "nobody sends webhooks for the platform's own drivers");
     },

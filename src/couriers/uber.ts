@@ -11,7 +11,7 @@ import {
   type Webhook,
   WebhookRefused,
 } from "./courier.ts";
-import { type CourierAnswer, type CourierMetric, createCourierHttp } from "./courier-http.ts";
+import { type CourierAnswer, createCourierHttp } from "./courier-http.ts";
 import { deliveryKey, parseDeliveryKey } from "./delivery-key.ts";
 import { fieldsOf, type JsonFields } from "./json-fields.ts";
 import { feeOf, linkOf, pointOf, wordsOf } from "./provider-values.ts";
@@ -64,7 +64,7 @@ const TOKEN_ATTEMPTS = 4;
 const DUPLICATE = "duplicate_delivery";
 
 /** Uber Direct. `clock` tells when a token runs out. */
-export function createUber(settings: UberSettings, clock: () => Date): Courier & { metrics(): readonly CourierMetric[] } {
+export function createUber(settings: UberSettings, clock: () => Date): Courier {
   const { baseUrl, authUrl, customerId, clientId, clientSecret, webhookKey, timeoutMs } = settings;
   const http = createCourierHttp({ timeoutMs, explain });
   const base = `${baseUrl}/v1/customers/${encodeURIComponent(customerId)}`;
@@ -114,7 +114,7 @@ export function createUber(settings: UberSettings, clock: () => Date): Courier &
   const get = async (id: string, signal: AbortSignal) =>
     toDelivery(fieldsOf((await call("get", "GET", `/deliveries/${encodeURIComponent(id)}`, signal)).body));
 
-  const courier: Courier & { metrics(): readonly CourierMetric[] } = {
+  const courier: Courier = {
     provider: DeliveryProvider.UBER,
     signsWebhooks: true,
     metrics: http.metrics,

@@ -17,6 +17,7 @@ import { createDocuments } from "./http-documents.ts";
 import { faultInHead, limitExchange } from "./http-limits.ts";
 import { createHttpListener } from "./http-listener.ts";
 import { listen } from "./listen.ts";
+import { createMetricsPath, type MetricsPathOptions } from "./metrics-path.ts";
 import type { Readiness } from "./readiness.ts";
 import { createRestDoor } from "./rest.ts";
 import { createWebhooks, type WebhooksOptions } from "./webhooks.ts";
@@ -43,6 +44,7 @@ export type HttpServerOptions = {
   readonly audit?: AuditPathsOptions | undefined;
   /** The providers' callbacks, where this server answers calls. */
   readonly webhooks?: WebhooksOptions | undefined;
+  readonly metrics?: MetricsPathOptions | undefined;
   /** The public keys for /.well-known/jwks.json. */
   readonly jwks: () => Promise<object>;
   /** For how many seconds others may remember them. */
@@ -107,7 +109,9 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
   const documents = createDocuments({ services: dispatcher.services, readiness, jwks, jwksMaxAgeSeconds });
   const auditPaths = audit && createAuditPaths(audit);
   const webhooks = options.webhooks && createWebhooks(options.webhooks, { refuse: dispatcher.refuse, maxRequestBytes, stopping, logger });
-  assertComplete(dispatcher.services, [...documents.names, ...(auditPaths?.names ?? []), ...(webhooks?.names ?? [])]);
+  const metrics = options.metrics && createMetricsPath(options.metrics);
+  const names = [documents, metrics, auditPaths, webhooks].flatMap((paths) => paths?.names ?? []);
+  assertComplete(dispatcher.services, names);
   const applyCors = createCors(options.corsOrigins);
 
   async function answer(request: IncomingMessage, response: ServerResponse, traceId: string): Promise<void> {
@@ -115,6 +119,7 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
     if (request.method === "OPTIONS") {
       return answerOptions(request, response, [
         ...documents.methodsOf(path),
+        ...(metrics?.methodsOf(path) ?? []),
         ...(auditPaths?.methodsOf(path) ?? []),
         ...(webhooks?.methodsOf(path) ?? []),
         ...connect.methodsOf(path),
@@ -122,6 +127,7 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
       ]);
     }
     if (await documents.handle(path, request, response)) return;
+    if (await metrics?.handle({ path, traceId }, request, response)) return;
     if (await auditPaths?.handle({ path, traceId }, request, response)) return;
     if (await webhooks?.handle({ path, traceId }, request, response)) return;
     if (await connect.handle({ path, traceId }, request, response)) return;

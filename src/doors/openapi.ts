@@ -105,7 +105,8 @@ function published(operationId: string, summary: string, type: "text/plain" | "a
   return { get: { operationId, summary, ...(names.length > 0 && { parameters }), responses } };
 }
 
-const AUDIT_PATHS: { readonly [path: string]: JsonObject } = {
+const PATHS_WITH_TOKEN: { readonly [path: string]: JsonObject } = {
+  "/metrics": published("metrics", "What this process counts, for Prometheus", "text/plain"),
   "/audit/checkpoint": published("auditCheckpoint", "The newest signed checkpoint of the log (C2SP tlog-checkpoint)", "text/plain"),
   "/audit/tile/{level}/{index}": published(
     "auditTile",

@@ -38,6 +38,8 @@ const OTHERS = [
 ];
 /** What is served of the log besides RPCs. */
 const AUDIT_PATHS = ["GET /audit/checkpoint", "GET /audit/tile/{level}/{index}", "GET /audit/tile/entries/{index}"];
+/** For those who run it. */
+const METRICS = "GET /metrics";
 /** Where providers tell how deliveries stand, by a signature instead of a token. */
 const WEBHOOKS = ["POST /webhooks/uber", "POST /webhooks/doordash"];
 const PUBLIC = ["IssueToken", "RefreshToken", "RevokeToken"].map((name) => `ordertrail.v1.AuthService/${name}`);
@@ -85,8 +87,8 @@ const others: readonly OrderParties[] = [
 
 describe("the permission table", () => {
   it("has every RPC and path, and none that does not exist", () => {
-    expect(() => assertComplete(SERVICES, [...OTHERS, ...AUDIT_PATHS, ...WEBHOOKS])).not.toThrow();
-    expect([...PERMISSIONS.keys()].sort()).toEqual([...RPCS, ...OTHERS, ...AUDIT_PATHS, ...WEBHOOKS].sort());
+    expect(() => assertComplete(SERVICES, [...OTHERS, METRICS, ...AUDIT_PATHS, ...WEBHOOKS])).not.toThrow();
+    expect([...PERMISSIONS.keys()].sort()).toEqual([...RPCS, ...OTHERS, METRICS, ...AUDIT_PATHS, ...WEBHOOKS].sort());
   });
 
   it("opens to everybody what looks at something else than a token, and what operators and verifiers ask for", () => {

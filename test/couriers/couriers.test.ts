@@ -133,7 +133,7 @@ describe.each(["uber", "doordash"] as const)("a provider, %s,", (name) => {
     const request = anOrder();
     await fail(url, "quote", 500, 1);
     await courier.quote(request, never());
-    const metrics = (courier as ReturnType<typeof createUber>).metrics();
+    const metrics = courier.metrics();
     expect(metrics.find(({ operation }) => operation === "quote")).toMatchObject({
       calls: 2,
       failures: { [name === "uber" ? "internal_server_error" : "service_fault"]: 1 },

@@ -31,6 +31,7 @@ describe("the OpenAPI document", () => {
       [
         "GET /healthz",
         "GET /readyz",
+        "GET /metrics",
         "GET /audit/checkpoint",
         "GET /audit/tile/{level}/{index}",
         "GET /audit/tile/entries/{index}",

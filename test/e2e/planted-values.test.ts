@@ -331,7 +331,8 @@ function findMarks(bytes: Buffer): string[] {
   return PATTERNS.filter(([, pattern]) => bytes.includes(pattern)).map(([form]) => form);
 }
 
-const PART_BYTES = 16 * 1024 * 1024;
+const PART_BYTES = 1024 * 1024;
+const NOTHING = Buffer.alloc(PART_BYTES);
 const OVERLAP_BYTES = 256;
 
 /** A file in parts that overlap, so that nothing is missed between two. */
@@ -345,6 +346,7 @@ async function* partsOf(path: string): AsyncGenerator<Buffer, void, undefined> {
   for (let from = 0; from < size; from += PART_BYTES - OVERLAP_BYTES) {
     const part = Buffer.alloc(Math.min(PART_BYTES, size - from));
     await file.read(part, 0, part.length, from);
-    yield part;
+    // Most of a journal is room that nobody has written to yet.
+    if (!part.equals(NOTHING.subarray(0, part.length))) yield part;
   }
 }

@@ -163,6 +163,7 @@ export function courierOf(provider: DeliveryProvider, url: string): Courier {
     async cancel(id, signal) {
       await call("POST", `/deliveries/${id}/cancel`, signal, {});
     },
+    metrics: () => [],
     readWebhook({ headers, body }): readonly CourierReport[] {
       const expected = createHmac("sha256", WEBHOOK_KEY).update(body).digest();
       const given = Buffer.from(headers.get("x-signature") ?? "", "hex");
