@@ -21,6 +21,7 @@ export function createOpenApi(services: readonly DescService[]): JsonObject {
         "503": json("It cannot at present", READINESS),
       }),
     },
+    "/metrics": published("metrics", "What this process counts, for Prometheus", "text/plain"),
   };
   const { routes } = createRestRoutes(services);
   if (services.some(({ typeName }) => typeName === AuditService.typeName)) Object.assign(paths, AUDIT_PATHS);
@@ -105,8 +106,7 @@ function published(operationId: string, summary: string, type: "text/plain" | "a
   return { get: { operationId, summary, ...(names.length > 0 && { parameters }), responses } };
 }
 
-const PATHS_WITH_TOKEN: { readonly [path: string]: JsonObject } = {
-  "/metrics": published("metrics", "What this process counts, for Prometheus", "text/plain"),
+const AUDIT_PATHS: { readonly [path: string]: JsonObject } = {
   "/audit/checkpoint": published("auditCheckpoint", "The newest signed checkpoint of the log (C2SP tlog-checkpoint)", "text/plain"),
   "/audit/tile/{level}/{index}": published(
     "auditTile",
