@@ -78,8 +78,16 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: 
 
   const token = (caller: TestCaller) =>
     issueDevelopmentToken(keys, config, { ...caller, role: roleName(caller.role), expiresInSeconds: 600 });
+  /** One for all calls of a caller: to sign and to verify each time would be most of the work of many tests. */
+  const tokens = new Map<string, Promise<string>>();
+  function tokenOf(caller: TestCaller): Promise<string> {
+    const name = JSON.stringify([caller.role, caller.subject, caller.storeId]);
+    const made = tokens.get(name) ?? token(caller);
+    tokens.set(name, made);
+    return made;
+  }
   const authorizationOf = async (caller: Bearer): Promise<{ authorization?: string }> => {
-    const bearer = typeof caller === "string" ? caller : await token(caller);
+    const bearer = typeof caller === "string" ? caller : await tokenOf(caller);
     return bearer === "" ? {} : { authorization: `Bearer ${bearer}` };
   };
   const authorized =
