@@ -75,6 +75,24 @@ describe("a NATS of several servers", () => {
   });
 });
 
+describe("a NATS that is frozen", () => {
+  it("counts as away within seconds, and is there again when it goes on", async () => {
+    await using folder = await temporaryFolder();
+    const server = await startNatsServer({ dataDir: folder.path });
+    try {
+      await using connected = aClient(server.url, NO_FILES);
+      await eventually(() => expect(connected.client.connected()).toBeDefined());
+      process.kill(server.pid, "SIGSTOP");
+      await eventually(() => expect(connected.client.connected()).toBeUndefined(), 8000);
+      process.kill(server.pid, "SIGCONT");
+      await eventually(() => connected.client.check(), 15_000);
+      expect(connected.client.connected()).toBeDefined();
+    } finally {
+      await server.kill();
+    }
+  });
+});
+
 describe("the application", () => {
   it("works without NATS, tells that it is away, and when it is there", async () => {
     await using folder = await temporaryFolder();
