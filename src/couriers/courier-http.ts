@@ -8,6 +8,7 @@ import {
   retry,
   wrap,
 } from "cockatiel";
+import { readAtMost } from "../read-at-most.ts";
 import { CourierError, type CourierMetric } from "./courier.ts";
 
 /** A call to a provider. */
@@ -134,17 +135,11 @@ function delayBefore({ attempt, result }: IRetryBackoffContext<unknown>): number
   return wanted + usual * (0.5 + Math.random() / 2);
 }
 
-/** What an answer holds; undefined when it is no JSON, or far too large to be what was asked for. */
+/** What an answer holds; undefined when it is no JSON. Throws when it is far too large to be what was asked for. */
 async function readJson(response: Response): Promise<unknown> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of response.body ?? []) {
-    size += chunk.length;
-    if (size > MAX_BODY_BYTES) return undefined;
-    chunks.push(chunk);
-  }
+  const bytes = await readAtMost(response.body ?? [], MAX_BODY_BYTES);
   try {
-    return JSON.parse(Buffer.concat(chunks).toString());
+    return JSON.parse(bytes.toString());
   } catch {
     return undefined;
   }

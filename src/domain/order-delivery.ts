@@ -158,7 +158,12 @@ function unassign(state: OrderState, job: CourierJob): Event[] {
 /** Whether the goods are under way with a job's courier; where no driver is known, they are. */
 function hasGoods(state: OrderState, { attempt }: CourierJob): boolean {
   const isUnderWay = state.status === OrderStatus.DRIVER_PICKUP_COMPLETE || state.status === OrderStatus.IN_TRANSIT;
-  return isUnderWay && (state.driver === undefined || isDriverOf(state, attempt));
+  return isUnderWay && !isBroughtByAnother(state, attempt);
+}
+
+/** Whether the driver of an order is known, and was not sent by one of its requests. */
+export function isBroughtByAnother(state: OrderState, attempt: number): boolean {
+  return state.driver !== undefined && !isDriverOf(state, attempt);
 }
 
 /** Whether the driver of an order was sent by one of its requests. */
@@ -183,7 +188,7 @@ export function deliveryChanges(before: OrderState, kind: Event["kind"], { recor
       if (!job || !delivery || job.attempt !== delivery.attempt) return {};
       const accepted: CourierJob = { ...job, status: "ACCEPTED", delivery };
       // A driver who was assigned by hand is not this delivery's, and stays so.
-      if (before.driver && !isDriverOf(before, job.attempt)) return { job: accepted, ...(!job.overruled && { deliveryProvider }) };
+      if (isBroughtByAnother(before, job.attempt)) return { job: accepted, ...(!job.overruled && { deliveryProvider }) };
       // The courier's own assignment may have come first, and knows the time better.
       const eta = before.eta ?? (kind.value.eta && timestampDate(kind.value.eta));
       return { job: accepted, delivery, deliveryProvider, eta };

@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import type { CourierPoint, CourierStatus, Delivery } from "../couriers/courier.ts";
 import type { Actor } from "../domain/caller.ts";
 import { decide, type OrderCommand, type OrderState } from "../domain/order.ts";
-import { isDriverOf } from "../domain/order-delivery.ts";
+import { isBroughtByAnother, isDriverOf } from "../domain/order-delivery.ts";
 import { Refusal } from "../domain/refusal.ts";
 import type { Origin } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { DeliveryJobSchema } from "../gen/ordertrail/events/v1/order_events_pb.js";
@@ -130,7 +130,7 @@ export function createCourierReports({
       yield { type: "UpdateStatus", status: OrderStatus.READY_FOR_PICKUP, identified: true };
     const to = MOVED[status];
     // Where somebody else brings the goods, what this courier does is about the job, and not about the order.
-    const isOthers = state().driver !== undefined && !isDriverOf(state(), attempt);
+    const isOthers = isBroughtByAnother(state(), attempt);
     if (status === "CANCELLED" && (isOthers || !WITH_COURIER.includes(state().status))) {
       const { endReason, isEndedByUs } = delivery;
       if (isEndedByUs || (await jobs.isCallOffNoted(orderId, attempt))) yield { type: "CallOffDelivery", attempt };
