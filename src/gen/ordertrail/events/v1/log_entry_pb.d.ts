@@ -9,6 +9,8 @@ import type { Actor, Door, Sealed } from "./values_pb.js";
 import type { CourierReportRecorded, DeadlineEscalated, DeadlineReminded, DeliveryAccepted, DeliveryCalledOff, DeliveryDeclined, DeliveryFailed, DeliveryRequested, DriverAssigned, DriverBooked, DriverMilestoneReached, DriverPickupCompleted, DriverUnassigned, OrderCancelled, OrderDelivered, OrderReadied, OrderSubmitted, PickingResumed, PickingStarted, StoreAcknowledged, StoreNotified, SubstitutionsProposed, SubstitutionsResolved, TransitStarted } from "./order_events_pb.js";
 import type { CustomerErased, DriverErased } from "./person_events_pb.js";
 import type { StoreConfigured } from "./store_events_pb.js";
+import type { ChannelOptedIn, ChannelOptedOut, NotificationPreferencesSet, PushTokenRegistered, PushTokenRemoved } from "./customer_events_pb.js";
+import type { NotificationAccepted, NotificationAttempted, NotificationFailed, NotificationHeld, NotificationOutcomeUnknown, NotificationPlanned, NotificationReported, NotificationSuppressed } from "./notification_events_pb.js";
 
 /**
  * Describes the file ordertrail/events/v1/log_entry.proto.
@@ -389,6 +391,110 @@ export declare type Event = Message<"ordertrail.events.v1.Event"> & {
      */
     value: StoreConfigured;
     case: "storeConfigured";
+  } | {
+    /**
+     * A customer's wishes about messages have been set.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationPreferencesSet notification_preferences_set = 70;
+     */
+    value: NotificationPreferencesSet;
+    case: "notificationPreferencesSet";
+  } | {
+    /**
+     * A person has agreed to messages by a channel.
+     *
+     * @generated from field: ordertrail.events.v1.ChannelOptedIn channel_opted_in = 71;
+     */
+    value: ChannelOptedIn;
+    case: "channelOptedIn";
+  } | {
+    /**
+     * A person is to get nothing by a channel any more.
+     *
+     * @generated from field: ordertrail.events.v1.ChannelOptedOut channel_opted_out = 72;
+     */
+    value: ChannelOptedOut;
+    case: "channelOptedOut";
+  } | {
+    /**
+     * A push token belongs to a customer.
+     *
+     * @generated from field: ordertrail.events.v1.PushTokenRegistered push_token_registered = 73;
+     */
+    value: PushTokenRegistered;
+    case: "pushTokenRegistered";
+  } | {
+    /**
+     * A push token belongs to nobody any more.
+     *
+     * @generated from field: ordertrail.events.v1.PushTokenRemoved push_token_removed = 74;
+     */
+    value: PushTokenRemoved;
+    case: "pushTokenRemoved";
+  } | {
+    /**
+     * A message is to be sent.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationPlanned notification_planned = 80;
+     */
+    value: NotificationPlanned;
+    case: "notificationPlanned";
+  } | {
+    /**
+     * A message is not sent.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationSuppressed notification_suppressed = 81;
+     */
+    value: NotificationSuppressed;
+    case: "notificationSuppressed";
+  } | {
+    /**
+     * A provider is about to be asked to send a message.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationAttempted notification_attempted = 82;
+     */
+    value: NotificationAttempted;
+    case: "notificationAttempted";
+  } | {
+    /**
+     * A provider has taken a message.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationAccepted notification_accepted = 83;
+     */
+    value: NotificationAccepted;
+    case: "notificationAccepted";
+  } | {
+    /**
+     * A message waits.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationHeld notification_held = 84;
+     */
+    value: NotificationHeld;
+    case: "notificationHeld";
+  } | {
+    /**
+     * A message could not be sent.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationFailed notification_failed = 85;
+     */
+    value: NotificationFailed;
+    case: "notificationFailed";
+  } | {
+    /**
+     * Nobody knows whether a message was sent.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationOutcomeUnknown notification_outcome_unknown = 86;
+     */
+    value: NotificationOutcomeUnknown;
+    case: "notificationOutcomeUnknown";
+  } | {
+    /**
+     * What became of a message.
+     *
+     * @generated from field: ordertrail.events.v1.NotificationReported notification_reported = 87;
+     */
+    value: NotificationReported;
+    case: "notificationReported";
   } | { case: undefined; value?: undefined };
 };
 
