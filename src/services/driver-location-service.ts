@@ -1,4 +1,3 @@
-import { setTimeout as pause } from "node:timers/promises";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate, timestampMs } from "@bufbuild/protobuf/wkt";
 import { mayAccess, seesDriver } from "../access/permissions.ts";
@@ -238,25 +237,47 @@ function createTally() {
 /** What comes; and undefined whenever nothing has come for a time, or much has, while something is owed. */
 async function* orEvery<Item>(ms: number, items: AsyncIterable<Item>, isOwed: () => boolean): AsyncGenerator<Item | undefined> {
   const iterator = items[Symbol.asyncIterator]();
-  const ended = new AbortController();
-  let tick: Promise<"tick"> | undefined;
+  let found: { readonly result: Promise<IteratorResult<Item>> } | undefined;
+  let isTime = false;
+  let timer: NodeJS.Timeout | undefined;
+  let wake: (() => void) | undefined;
+
+  function tick(): void {
+    timer = undefined;
+    isTime = true;
+    wake?.();
+  }
+
+  function ask(): void {
+    const result = iterator.next();
+    const settled = () => {
+      found = { result };
+      wake?.();
+    };
+    result.then(settled, settled);
+  }
+
   try {
-    let next = iterator.next();
+    ask();
     for (;;) {
-      if (isOwed()) tick ??= pause(ms, "tick" as const, { signal: ended.signal });
-      tick?.catch(() => undefined);
-      const found = await (tick ? Promise.race([next, tick]) : next);
-      if (found === "tick") {
-        tick = undefined;
+      if (isOwed()) timer ??= setTimeout(tick, ms);
+      // Not Promise.race: a timer that is raced again and again holds all that won against it, until it is due.
+      if (!found && !isTime)
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      if (found) {
+        const next = await found.result;
+        found = undefined;
+        if (next.done) return;
+        ask();
+        yield next.value;
+      } else {
+        isTime = false;
         if (isOwed()) yield undefined;
-        continue;
       }
-      if (found.done) return;
-      next = iterator.next();
-      next.catch(() => undefined);
-      yield found.value;
     }
   } finally {
-    ended.abort();
+    clearTimeout(timer);
   }
 }
