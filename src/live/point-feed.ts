@@ -42,6 +42,8 @@ export type PointFeedOptions = {
 export function createPointFeed({ nats, prefix, self, find }: PointFeedOptions): PointFeed {
   const orders = new Map<string, Listened>();
   const asSelf = { reply: self };
+  /** What is to go over NATS with the next turn of the event loop. */
+  let outgoing: { readonly orderId: string; readonly news: PointNews }[] = [];
   /** When NATS was last seen to be away. */
   let awayAt = performance.now();
 
@@ -54,6 +56,15 @@ export function createPointFeed({ nats, prefix, self, find }: PointFeedOptions):
         if (news) tell(listened, news);
       },
     });
+  }
+
+  /** Points of many drivers come in one turn, each on a stream of its own; sent one by one, each would be a write to the socket. */
+  function send(): void {
+    const connection = nats?.connected();
+    const sending = outgoing;
+    outgoing = [];
+    if (!connection) return;
+    for (const { orderId, news } of sending) connection.publish(pointSubject(prefix, orderId), encode(news), asSelf);
   }
 
   function tell({ listeners }: Listened, news: PointNews): void {
@@ -80,7 +91,9 @@ export function createPointFeed({ nats, prefix, self, find }: PointFeedOptions):
     publish(orderId, news) {
       const listened = orders.get(orderId);
       if (listened) tell(listened, news);
-      nats?.connected()?.publish(pointSubject(prefix, orderId), encode(news), asSelf);
+      if (!nats?.connected()) return;
+      if (outgoing.length === 0) setImmediate(send);
+      outgoing.push({ orderId, news });
     },
 
     subscribe(orderId, listener) {
