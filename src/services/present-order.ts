@@ -214,7 +214,8 @@ export function presentLocation({ latitude, longitude, headingDeg, speedMps, acc
   return {
     latitude,
     longitude,
-    recordedAt: timestampOf(recordedAt),
+    // Each point has a time of its own: to remember it would only be work for the garbage collector.
+    recordedAt: timestampFromDate(recordedAt),
     ...(headingDeg !== undefined && { headingDeg }),
     ...(speedMps !== undefined && { speedMps }),
     ...(accuracyM !== undefined && { accuracyM }),
