@@ -94,6 +94,8 @@ const UNKNOWN_MS = 1000;
 /** Where an order goes is personal: it is looked up again as often as keys are. */
 const STOPS_MS = 5 * 60_000;
 const STORE_LOOK_MS = 100;
+/** So many are stored at one look, however few wait. */
+const LEAST_STORED = 100;
 const MOST_STORED = 1000;
 /** A time to the second would change with every point and say no more. */
 const ETA_STEP_MS = 10_000;
@@ -114,6 +116,8 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
   const unstored = new Set<Followed>();
   const background = new Set<Promise<unknown>>();
   let timer: NodeJS.Timeout | undefined;
+  /** When it was last looked for what is to be stored, by `performance.now`. */
+  let lookedAt = performance.now();
   let storing: Promise<void> = Promise.resolve();
 
   async function load(orderId: string): Promise<void> {
@@ -244,9 +248,16 @@ export function createLocationIntake(options: LocationIntakeOptions): LocationIn
     if (!stopping.signal.aborted) timer ??= setTimeout(storeDue, 0);
   }
 
+  /**
+   * Stores what is due, and no more than lets all that waits have its turn within half of `storeMs`: where a fleet begins in one second, or
+   * goes on after a fault, its points would otherwise be stored together in one second for ever, and hold up those who watch.
+   */
   function storeDue(): void {
     const at = performance.now();
-    const due = [...unstored].filter(({ storedAt }) => at - storedAt >= storeMs).slice(0, MOST_STORED);
+    const share = Math.ceil((unstored.size * 2 * (at - lookedAt)) / storeMs);
+    lookedAt = at;
+    const most = Math.min(Math.max(share, LEAST_STORED), MOST_STORED);
+    const due = [...unstored].filter(({ storedAt }) => at - storedAt >= storeMs).slice(0, most);
     storing = store(due).then(() => {
       timer = unstored.size > 0 && !stopping.signal.aborted ? setTimeout(storeDue, STORE_LOOK_MS) : undefined;
     });
