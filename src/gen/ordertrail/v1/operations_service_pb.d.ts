@@ -115,6 +115,27 @@ export declare type PutStoreRequest = Message<"ordertrail.v1.PutStoreRequest"> &
    * @generated from field: string request_id = 8;
    */
   requestId: string;
+
+  /**
+   * Its own system, which is called with what it is to know: new orders, reminders. https only, except in development.
+   *
+   * @generated from field: string webhook_url = 9;
+   */
+  webhookUrl: string;
+
+  /**
+   * Where it gets SMS, in E.164 form.
+   *
+   * @generated from field: string sms_phone = 10;
+   */
+  smsPhone: string;
+
+  /**
+   * Its language, such as "es"; its customers' too, unless they say otherwise.
+   *
+   * @generated from field: string locale = 11;
+   */
+  locale: string;
 };
 
 /**

@@ -87,6 +87,34 @@ export declare type Store = Message<"ordertrail.v1.Store"> & {
    * @generated from field: google.protobuf.Timestamp updated_at = 10;
    */
   updatedAt?: Timestamp | undefined;
+
+  /**
+   * Its own system, which is called with what it is to know: new orders, reminders. Signed as Standard Webhooks.
+   *
+   * @generated from field: string webhook_url = 11;
+   */
+  webhookUrl: string;
+
+  /**
+   * Where it gets SMS, in E.164 form.
+   *
+   * @generated from field: string sms_phone = 12;
+   */
+  smsPhone: string;
+
+  /**
+   * Its language, such as "es"; its customers' too, unless they say otherwise.
+   *
+   * @generated from field: string locale = 13;
+   */
+  locale: string;
+
+  /**
+   * What signs the calls to webhook_url: "whsec_…". Shown to the store itself, to services and to operators.
+   *
+   * @generated from field: string webhook_secret = 14;
+   */
+  webhookSecret: string;
 };
 
 /**

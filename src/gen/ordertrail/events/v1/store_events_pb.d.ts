@@ -84,6 +84,27 @@ export declare type StoreProfile = Message<"ordertrail.events.v1.StoreProfile"> 
    * @generated from field: ordertrail.events.v1.StoreDeadlines deadlines = 7;
    */
   deadlines?: StoreDeadlines | undefined;
+
+  /**
+   * Its own system, which is called with what it is to know; signed.
+   *
+   * @generated from field: string webhook_url = 8;
+   */
+  webhookUrl: string;
+
+  /**
+   * Where it gets SMS, in E.164.
+   *
+   * @generated from field: string sms_phone = 9;
+   */
+  smsPhone: string;
+
+  /**
+   * Its language, such as "es"; its customers' too, unless they say otherwise.
+   *
+   * @generated from field: string locale = 10;
+   */
+  locale: string;
 };
 
 /**
