@@ -136,7 +136,7 @@ const SETTINGS = {
   redisUrl: optional({
     name: "REDIS_URL",
     description:
-      "Valkey or Redis, where limits are counted for all processes. Not set: `npm start` runs a valkey-server of its own; without any, each process counts for itself.",
+      "Valkey or Redis, where limits are counted for all processes. Not set: in development `npm start` runs a valkey-server; else each process counts for itself.",
     example: "rediss://user:password@valkey:6379",
     secret: true,
     parse: (text) => urlText(text, ["redis:", "rediss:"]),

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { glob, readdir, readFile } from "node:fs/promises";
+import { glob, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -65,7 +65,7 @@ async function anInstance() {
 
   const files = () => readdir(folder.path);
 
-  return { run, start, status, serverPids, files, [Symbol.asyncDispose]: dispose };
+  return { dataDir, run, start, status, serverPids, files, [Symbol.asyncDispose]: dispose };
 }
 
 describe("ordertrail start", () => {
@@ -131,6 +131,18 @@ describe("ordertrail start", () => {
       code: 1,
       err: expect.stringContaining("sends no real couriers"),
     });
+  });
+
+  it("does without a Valkey where none can run, and says so once", async () => {
+    await using instance = await anInstance();
+    await mkdir(instance.dataDir);
+    await writeFile(join(instance.dataDir, "valkey-server"), "in the way of its folder");
+    const { said } = await instance.start();
+    expect(said.out).toContain("Valkey         none: limits are kept in memory");
+    expect(said.err.match(/there is no Valkey: limits are kept in memory/g)).toHaveLength(1);
+    const status = await instance.status();
+    expect([status.ready, status.redis]).toEqual([true, undefined]);
+    expect(await instance.serverPids()).toHaveLength(2);
   });
 
   it("lives on when its servers die, and starts others", async () => {
