@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { MongoClient } from "mongodb";
 import type { Logger } from "pino";
+import { createCallLimits } from "./access/call-limits.ts";
 import { createClients } from "./access/clients.ts";
 import { createDenials } from "./access/denials.ts";
 import { createIssuerKeyMemory } from "./access/issuer-key-memory.ts";
@@ -44,6 +45,7 @@ import { AuthService } from "./gen/ordertrail/v1/auth_service_pb.js";
 import { DriverLocationService } from "./gen/ordertrail/v1/driver_location_service_pb.js";
 import { OperationsService } from "./gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "./gen/ordertrail/v1/order_tracking_service_pb.js";
+import { createLimiters } from "./limits/limiters.ts";
 import { createNews } from "./live/news.ts";
 import { createPointFeed } from "./live/point-feed.ts";
 import { startRelay } from "./live/relay.ts";
@@ -210,6 +212,8 @@ export async function createApp(
     cacheSize: CACHED_TOKENS,
   });
   const denials = createDenials({ perMinute: config.denialsPerMinute, logger, clock: now });
+  const limiters = createLimiters({ redisUrl: config.redisUrl, prefix: config.databaseName, logger });
+  parts.defer(() => limiters.stop());
 
   const tiles = createTileStore(db);
   const checkpoints = createCheckpointStore(db);
@@ -332,6 +336,7 @@ export async function createApp(
     services: config.roles.has("api") ? services : [],
     verifyToken: tokens.verify,
     denials,
+    callLimits: createCallLimits(config.callsPerMinute, limiters),
     trustedProxies: config.trustedProxies,
     logger,
     clock: now,
@@ -353,6 +358,7 @@ export async function createApp(
     logger,
     {
       ...(nats && { nats: nats.check }),
+      ...(config.redisUrl !== undefined && { redis: limiters.check }),
       ...(relay && { relay: relay.check }),
       ...(timers && { timers: timers.check }),
       [AUDIT_TREE]: async () => {
@@ -373,6 +379,7 @@ export async function createApp(
   const grpcTls = config.grpcTls && (await createDoorTls({ files: config.grpcTls, door: "gRPC", clock: now, logger }));
   const httpTls = config.httpTls && (await createDoorTls({ files: config.httpTls, door: "HTTP", clock: now, logger }));
   if (config.production) {
+    if (config.redisUrl === undefined) logger.warn("limits hold for each process by itself: set REDIS_URL to have them shared");
     for (const [door, host, tls] of [["GRPC", config.grpcHost, grpcTls] as const, ["HTTP", config.httpHost, httpTls] as const])
       if (!tls && !isLoopback(host))
         logger.warn({ host }, `no TLS on a port for other machines: set ${door}_TLS_CERT_FILE, or put a proxy before it`);

@@ -1,5 +1,6 @@
 import { accessSync, constants, readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { parseCallsPerMinute } from "./access/call-limits.ts";
 import { parseIssuers } from "./access/issuers.ts";
 import { parseAuditKeys } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
@@ -131,6 +132,14 @@ const SETTINGS = {
     default: "1",
     example: "3",
     parse: (text) => Number(oneOf(["1", "3", "5"], text)),
+  }),
+  redisUrl: optional({
+    name: "REDIS_URL",
+    description:
+      "Valkey or Redis, where limits are counted for all processes. Not set: in development `npm start` runs a valkey-server; else each process counts for itself.",
+    example: "rediss://user:password@valkey:6379",
+    secret: true,
+    parse: (text) => urlText(text, ["redis:", "rediss:"]),
   }),
   roles: defaulted({
     name: "ROLES",
@@ -333,6 +342,14 @@ const SETTINGS = {
     default: "60",
     example: "60",
     parse: wholeNumber(1, 1_000_000),
+  }),
+  callsPerMinute: defaulted({
+    name: "API_CALLS_PER_MINUTE",
+    description:
+      "How many calls a minute one caller may make, by role: role=number, with commas between; further ones are RATE_LIMITED. A role that is not named, or with 0, has no limit.",
+    default: "customer=6000,driver=6000,store=6000,link=6000",
+    example: "customer=600,driver=1200,store=6000,link=60",
+    parse: parseCallsPerMinute,
   }),
   masterKeys: optional({
     name: "MASTER_KEYS",

@@ -70,6 +70,7 @@ describe("loadConfig", () => {
     expect(config).toMatchObject({
       production: true,
       mongodbUrl: PRODUCTION.MONGODB_URL,
+      redisUrl: undefined,
       corsOrigins: ["https://a.example", "http://localhost:3000"],
       httpPort: 0,
     });
@@ -148,8 +149,13 @@ describe("loadConfig", () => {
 
   it("shows no secret in what it says is wrong", () => {
     const secret = "s3cr3t";
-    const problems = problemsOf({ MONGODB_URL: `http://me:${secret}@host`, MASTER_KEYS: secret, NATS_URL: `${secret}@host` });
-    expect(problems).toHaveLength(3);
+    const problems = problemsOf({
+      MONGODB_URL: `http://me:${secret}@host`,
+      MASTER_KEYS: secret,
+      NATS_URL: `${secret}@host`,
+      REDIS_URL: `http://${secret}@host`,
+    });
+    expect(problems).toHaveLength(4);
     expect(problems.join()).not.toContain(secret);
   });
 

@@ -56,7 +56,7 @@ describe("docker-compose.yml", () => {
 
   it("checks the health of every server that runs on", () => {
     const servers = Object.entries(compose.services).filter(([, service]) => service.restart === "unless-stopped" && !service.build);
-    expect(servers).toHaveLength(6);
+    expect(servers).toHaveLength(7);
     for (const [name, { healthcheck }] of servers) expect(healthcheck?.test.length, name).toBeGreaterThan(1);
   });
 

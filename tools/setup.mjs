@@ -38,17 +38,18 @@ function installDependencies(stamp) {
   say(`dependencies installed in ${Math.round((Date.now() - startedAt) / 1000)} s`);
 }
 
-/** Fetches the servers for which no address is given. */
+/** Fetches the servers for which no address is given. Valkey can be done without: limits are then kept in memory. */
 async function getServers() {
   const { findServer, fetchServer } = await import("../src/embedded/server-binaries.ts");
   const wanted = [
     ["mongod", process.env.MONGODB_URL],
     ["nats-server", process.env.NATS_URL],
+    ["valkey-server", process.env.REDIS_URL, "limits are kept in memory without it"],
   ];
-  for (const [name, url] of wanted) {
+  for (const [name, url, otherwise] of wanted) {
     if (!url && !(await findServer(name))) {
       say(`fetching ${name} …`);
-      await fetchServer(name).catch((error) => fail(error.message));
+      await fetchServer(name).catch(({ message }) => (otherwise ? say(`${message}; ${otherwise}`) : fail(message)));
     }
   }
 }

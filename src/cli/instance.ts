@@ -10,6 +10,8 @@ export type InstanceAddresses = {
   readonly http: string;
   readonly mongodb: string;
   readonly nats: string;
+  /** Absent when limits are kept in memory. */
+  readonly redis?: string;
 };
 
 /** Of each port that speaks TLS, the name that its certificate is made out to; empty for one without a name. */

@@ -10,6 +10,7 @@ import { keepRunning } from "../embedded/keep-running.ts";
 import { type Mongod, startMongod } from "../embedded/mongod.ts";
 import { type NatsServer, startNatsServer } from "../embedded/nats-server.ts";
 import type { ServerName } from "../embedded/server-binaries.ts";
+import { startValkeyServer, type ValkeyServer } from "../embedded/valkey-server.ts";
 import { createLogger, logTo } from "../logger.ts";
 import { startSandbox } from "../sandbox/sandbox.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -22,7 +23,9 @@ const TOKEN_SECONDS = 12 * 3600;
 export function registerStart(program: Command): void {
   program
     .command("start")
-    .description("run Ordertrail until Ctrl-C or SIGTERM; with a MongoDB and a NATS of its own unless MONGODB_URL and NATS_URL are set")
+    .description(
+      "run Ordertrail until Ctrl-C or SIGTERM; with a MongoDB, a NATS and a Valkey of its own unless MONGODB_URL, NATS_URL and REDIS_URL are set",
+    )
     .action(async () => {
       const config = loadConfig();
       await run(config, createLogger(config.logLevel, logTo(process.stderr.fd)));
@@ -41,17 +44,21 @@ async function run(config: Config, logger: Logger): Promise<void> {
   const loading = import("../app.ts");
   const mongodbUrl = config.mongodbUrl ?? (await keepOwn("mongod", startMongod, config, logger, cleanup));
   const natsUrl = config.natsUrl ?? (await keepOwn("nats-server", startNatsServer, config, logger, cleanup));
+  const redisUrl = config.redisUrl ?? (await keepOwnValkey(config, logger, cleanup));
   const { createApp } = await loading;
   let http: string | undefined;
   const sandbox = playsProviders(config)
     ? cleanup.use(await startSandbox({ webhooksTo: () => http, stageMs: config.sandboxStepMs }))
     : undefined;
   const couriers = { ...config.couriers, ...(sandbox && { uber: sandbox.uber.settings, doordash: sandbox.doordash.settings }) };
-  const app = await createApp({ ...config, couriers, mongodbUrl, natsUrl }, logger);
+  const app = await createApp({ ...config, couriers, mongodbUrl, natsUrl, redisUrl }, logger);
   cleanup.defer(() => app.stop());
   http = app.addresses.http;
 
-  const addresses = { ...app.addresses, mongodb: publicAddress(mongodbUrl), nats: publicAddress(natsUrl) };
+  const addresses = {
+    ...{ ...app.addresses, mongodb: publicAddress(mongodbUrl), nats: publicAddress(natsUrl) },
+    ...(redisUrl !== undefined && { redis: publicAddress(redisUrl) }),
+  };
   await lock.publish(addresses, app.serverNames);
   const text = await welcome(config, addresses, app.serverNames.grpc !== undefined, sandbox !== undefined);
   const asked = await Promise.race([ending, Promise.resolve(undefined)]);
@@ -65,7 +72,7 @@ function playsProviders({ production, couriers }: Config): boolean {
 }
 
 /** Runs a server of this instance's own, with its data in DATA_DIR, until the stack is disposed of; returns its address. */
-async function keepOwn<T extends Mongod | NatsServer>(
+async function keepOwn<T extends Mongod | NatsServer | ValkeyServer>(
   name: ServerName,
   start: (options: { dataDir: string; port?: number }) => Promise<T>,
   { dataDir }: Config,
@@ -76,6 +83,17 @@ async function keepOwn<T extends Mongod | NatsServer>(
   const server = await keepRunning(name, (port) => start({ dataDir: ownDir, ...(port !== undefined && { port }) }), logger);
   cleanup.defer(() => server.stop());
   return server.first.url;
+}
+
+/** As `keepOwn`; undefined, with a warning, where none can run: limits are then kept in memory. Production is told by others. */
+async function keepOwnValkey(config: Config, logger: Logger, cleanup: AsyncDisposableStack): Promise<string | undefined> {
+  if (config.production) return undefined;
+  try {
+    return await keepOwn("valkey-server", startValkeyServer, config, logger, cleanup);
+  } catch (error) {
+    logger.warn({ reason: (error as Error).message }, "there is no Valkey: limits are kept in memory");
+    return undefined;
+  }
 }
 
 /** Says of a folder that cannot be used what can be done about it. */
@@ -112,7 +130,7 @@ function whenAskedToEnd(): Promise<NodeJS.Signals> {
 }
 
 async function welcome(config: Config, addresses: InstanceAddresses, grpcTls: boolean, sandbox: boolean): Promise<string> {
-  const { grpc, http, mongodb, nats } = addresses;
+  const { grpc, http, mongodb, nats, redis } = addresses;
   return `
 Ordertrail is ready.
 
@@ -120,6 +138,7 @@ Ordertrail is ready.
   Connect, REST  ${http}
   MongoDB        ${mongodb}
   NATS           ${nats}
+  Valkey         ${redis ?? "none: limits are kept in memory"}
 ${sandbox ? "  Deliveries     Uber and DoorDash are played here; set their accounts to have real couriers\n" : ""}${config.production ? "" : await firstSteps(config, addresses, grpcTls)}
 Ctrl-C ends it; the data stays in ${config.dataDir}.
 

@@ -3,6 +3,7 @@ import type { BlockList } from "node:net";
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import type { Logger } from "pino";
+import type { CallLimits } from "../access/call-limits.ts";
 import { type Denials, isDenial } from "../access/denials.ts";
 import { checkMethod, isPublic } from "../access/permissions.ts";
 import type { Caller } from "../domain/caller.ts";
@@ -47,6 +48,8 @@ export type DispatcherOptions = {
   /** Throws a Refusal UNAUTHENTICATED for a token that does not verify. */
   readonly verifyToken: (token: string) => Promise<Caller>;
   readonly denials: Pick<Denials, "record">;
+  /** How often callers who are known may call; absent, as often as they like. */
+  readonly callLimits?: CallLimits;
   /** What these say of where a call comes from is believed. */
   readonly trustedProxies: BlockList;
   readonly logger: Logger;
@@ -60,8 +63,8 @@ export type DispatcherOptions = {
 };
 
 /**
- * Carries out calls, whichever door they came by: authenticates the caller, asks whether the method is open to them,
- * reads and checks the request, and calls the handler. The request is read only for a caller who may call the method.
+ * Carries out calls, whichever door they came by: authenticates the caller, asks whether the method is open to them, and
+ * whether they call too often, reads and checks the request, and calls the handler. The request is read only for a caller who may call the method.
  * Everything thrown is a CallFailure, and is logged.
  */
 export type Dispatcher = {
@@ -82,12 +85,15 @@ type Endpoint = { readonly name: string; readonly isPublic: boolean; readonly ha
 /** What is found out about a call on the way, for what is told of its failure. */
 type Findings = { caller?: Caller; about: About };
 
+/** What is read at a pace of its reader's own, which tells nothing of how often they call. */
+const METRICS = "GET /metrics";
+
 /** Who calls a method that is open to anybody. */
 const ANYBODY: Caller = { role: Role.UNSPECIFIED, subject: "" };
 
 /** The dispatcher of these services. Throws if a service lacks a handler. */
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { verifyToken, denials, trustedProxies, logger, clock, defaultDeadlineMs, maxDeadlineMs, stopping } = options;
+  const { verifyToken, denials, callLimits, trustedProxies, logger, clock, defaultDeadlineMs, maxDeadlineMs, stopping } = options;
   const services = options.services.map(({ desc }) => desc);
   const endpoints = endpointsOf(options.services);
   const checker = createRequestChecker(services, clock);
@@ -98,6 +104,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     const caller = await verifyToken(bearerToken(authorization));
     findings.caller = caller;
     checkMethod(caller, name);
+    const counting = name === METRICS ? undefined : callLimits?.count(caller);
+    if (counting !== undefined) await counting;
     return caller;
   }
 
@@ -121,7 +129,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     if (!isDenial(reason, caller)) return failure;
     const { door, traceId } = incoming;
     const waitSeconds = denials.record({ method: name, door, reason, caller, peer: peerOf(incoming), traceId });
-    if (waitSeconds === 0) return failure;
+    // Who is told to wait already is not told of a shorter time.
+    const told = reason === "RATE_LIMITED" ? (failure.retryAfterSeconds ?? 0) : 0;
+    if (waitSeconds <= told) return failure;
     return new CallFailure("RATE_LIMITED", `too many calls were denied: wait ${waitSeconds} seconds`, {
       metadata: { retry_after_seconds: String(waitSeconds) },
     });

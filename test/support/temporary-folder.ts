@@ -33,9 +33,9 @@ export async function sweepAbandonedFolders(): Promise<void> {
     const owner = Number(entry.slice(PREFIX.length).split("-")[0]);
     if (identifyProcess(owner) === undefined) {
       const folder = join(BASE, entry);
-      for await (const path of glob("**/{mongod.lock,nats-server.pid}", { cwd: folder })) {
+      for await (const path of glob("**/{mongod.lock,nats-server.pid,valkey-server.pid}", { cwd: folder })) {
         const pidFile = basename(path);
-        const name = pidFile === "mongod.lock" ? "mongod" : "nats-server";
+        const name = pidFile === "mongod.lock" ? "mongod" : pidFile === "nats-server.pid" ? "nats-server" : "valkey-server";
         await stopLeftover({ name, dataDir: dirname(join(folder, path)), pidFile });
       }
       await rm(folder, { recursive: true, force: true });
