@@ -14,13 +14,8 @@ export function cleanLine(value: string): string {
 export function shorten(text: string, longest: number, ellipsis: "…" | "..."): string {
   if (text.length <= longest) return text;
   const room = longest - ellipsis.length;
-  // What is seen as one letter may be any number of units, so that only as many are looked at as may fit.
-  let kept = "";
-  for (const { segment } of graphemes.segment(text.slice(0, longest + 1).toWellFormed())) {
-    if (kept.length + segment.length > room) break;
-    kept += segment;
-  }
-  return kept.trimEnd() + ellipsis;
+  const cut = graphemes.segment(text.slice(0, longest + 1)).containing(room)?.index ?? 0;
+  return text.slice(0, cut).trimEnd() + ellipsis;
 }
 
 /** An address of the web in ASCII; empty for all else, such as `javascript:`. */

@@ -29,15 +29,15 @@ export type MissingVariable = {
   readonly variable: string;
 };
 
-const EMAIL_BOUNDS: Bounds = { name: 80, sentence: 300, url: 2000, ellipsis: "…" };
-const WHATSAPP_BOUNDS: Bounds = { name: 60, sentence: 150, url: 400, ellipsis: "…" };
-const PUSH_BOUNDS: Bounds = { name: 40, sentence: 120, url: 0, ellipsis: "…" };
+const EMAIL_BOUNDS: Bounds = { name: 80, sentence: 300, url: 2000, entries: 50, ellipsis: "…" };
+const WHATSAPP_BOUNDS: Bounds = { name: 60, sentence: 150, url: 400, entries: 0, ellipsis: "…" };
+const PUSH_BOUNDS: Bounds = { name: 40, sentence: 120, url: 0, entries: 0, ellipsis: "…" };
 /** Tried in turn until the text fits. */
 const SMS_BOUNDS: readonly [Bounds, ...Bounds[]] = [
-  { name: 40, sentence: 80, url: 250, ellipsis: "..." },
-  { name: 20, sentence: 40, url: 250, ellipsis: "..." },
-  { name: 20, sentence: 40, url: 0, ellipsis: "..." },
-  { name: 10, sentence: 20, url: 0, ellipsis: "..." },
+  { name: 40, sentence: 80, url: 250, entries: 0, ellipsis: "..." },
+  { name: 20, sentence: 40, url: 250, entries: 0, ellipsis: "..." },
+  { name: 20, sentence: 40, url: 0, entries: 0, ellipsis: "..." },
+  { name: 10, sentence: 20, url: 0, entries: 0, ellipsis: "..." },
 ];
 const MOST_SMS_SEGMENTS = 3;
 const LONGEST_SUBJECT = 150;

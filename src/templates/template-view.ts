@@ -8,13 +8,14 @@ export type Bounds = {
   readonly sentence: number;
   /** The longest address; a longer one is left out, as half of one leads nowhere. */
   readonly url: number;
+  /** How many entries of a list are shown: none where the texts have no lists. */
+  readonly entries: number;
   readonly ellipsis: "…" | "...";
 };
 
 /** What a template looks its variables up in. `undefined` is what it should have and has not. */
 export type TemplateView = Readonly<Record<string, unknown>>;
 
-const LONGEST_LIST = 50;
 /** As long as one can be. */
 const LONGEST_ORDER_ID = 64;
 
@@ -47,8 +48,8 @@ export function templateView(variables: MessageVariables, bounds: Bounds, clean:
     unsubscribe_url: url(variables.unsubscribe_url),
     item_count,
     one_item: item_count === 1,
-    ...listed("items", items, (item: MessageItem) => ({ name: sentence(item.name), quantity: name(item.quantity) })),
-    ...listed("substitutions", substitutions, (substitution: MessageSubstitution) => ({
+    ...listed("items", items, bounds, (item: MessageItem) => ({ name: sentence(item.name), quantity: name(item.quantity) })),
+    ...listed("substitutions", substitutions, bounds, (substitution: MessageSubstitution) => ({
       original: sentence(substitution.original),
       replacement: sentence(substitution.replacement),
       price: name(substitution.price),
@@ -66,11 +67,16 @@ export function templateView(variables: MessageVariables, bounds: Bounds, clean:
 }
 
 /** A list, whether it has entries, and how many more there are than a message shows. */
-function listed<Entry>(list: string, entries: readonly Entry[] | undefined, view: (entry: Entry) => TemplateView): TemplateView {
+function listed<Entry>(
+  list: string,
+  entries: readonly Entry[] | undefined,
+  bounds: Bounds,
+  view: (entry: Entry) => TemplateView,
+): TemplateView {
   return {
-    [list]: entries?.slice(0, LONGEST_LIST).map(view),
+    [list]: entries?.slice(0, bounds.entries).map(view),
     [`has_${list}`]: entries && entries.length > 0,
-    [`more_${list}`]: entries && Math.max(0, entries.length - LONGEST_LIST),
+    [`more_${list}`]: entries && Math.max(0, entries.length - bounds.entries),
   };
 }
 
