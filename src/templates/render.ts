@@ -60,8 +60,8 @@ export function templateLocale(locale: string): TemplateLocale {
 
 /** A subject of one line and at most 150 UTF-16 units, HTML in which every value is escaped, and the same as text. */
 export function renderEmail(template: TemplateName, locale: string, variables: MessageVariables): RenderedEmail {
-  const { texts, missing } = find(template, locale, "email");
-  const view = templateView(variables, EMAIL_BOUNDS);
+  const { texts, language, missing } = find(template, locale, "email");
+  const view = templateView(variables, language, EMAIL_BOUNDS);
   return {
     subject: shorten(cleanLine(texts.email.subject(view, missing)), LONGEST_SUBJECT, "…"),
     html: texts.email.html(view, missing),
@@ -74,10 +74,10 @@ export function renderEmail(template: TemplateName, locale: string, variables: M
  * is in GSM-7 wherever that has the letters or stand-ins for them.
  */
 export function renderSms(template: TemplateName, locale: string, variables: MessageVariables): RenderedSms {
-  const { texts, missing } = find(template, locale, "sms");
+  const { texts, language, missing } = find(template, locale, "sms");
   const sms = required(texts.sms, template, "sms");
   const render = (bounds: Bounds) => {
-    const text = toGsm7(cleanLine(sms(templateView(variables, bounds, withoutPictures), missing)));
+    const text = toGsm7(cleanLine(sms(templateView(variables, language, bounds, withoutPictures), missing)));
     return { text, ...measureSms(text) };
   };
   let rendered = render(SMS_BOUNDS[0]);
@@ -89,7 +89,7 @@ export function renderSms(template: TemplateName, locale: string, variables: Mes
 export function renderWhatsApp(template: TemplateName, locale: string, variables: MessageVariables): RenderedWhatsApp {
   const { texts, language, missing } = find(template, locale, "whatsapp");
   const whatsapp = required(texts.whatsapp, template, "whatsapp");
-  const view = templateView(variables, WHATSAPP_BOUNDS);
+  const view = templateView(variables, language, WHATSAPP_BOUNDS);
   const known: Record<string, unknown> = { ...view };
   for (const parameter of whatsapp.parameters) {
     if (view[parameter] === undefined) missing(parameter);
@@ -116,9 +116,9 @@ export function renderInApp(template: TemplateName, locale: string, variables: M
 }
 
 function renderNotice(template: TemplateName, locale: string, variables: MessageVariables, channel: "push" | "in-app") {
-  const { texts, missing } = find(template, locale, channel);
+  const { texts, language, missing } = find(template, locale, channel);
   const push = required(texts.push, template, channel);
-  const view: TemplateView = templateView(variables, PUSH_BOUNDS);
+  const view: TemplateView = templateView(variables, language, PUSH_BOUNDS);
   return {
     title: shorten(cleanLine(push.title(view, missing)), LONGEST_PUSH_TITLE, "…"),
     body: shorten(cleanLine(push.body(view, missing)), LONGEST_PUSH_BODY, "…"),

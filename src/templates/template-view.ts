@@ -1,5 +1,7 @@
 import { cleanLine, cleanUrl, shorten } from "./clean-value.ts";
 import type { MessageItem, MessageSubstitution, MessageVariables } from "./message-variables.ts";
+import { reasonInWords } from "./reason-words.ts";
+import type { TemplateLocale } from "./template-files.ts";
 
 /** How much of a message's variables fits. */
 export type Bounds = {
@@ -23,7 +25,12 @@ const LONGEST_ORDER_ID = 64;
  * A message's variables as the templates see them: each one line, within its bounds, without what would steer a terminal or a mail
  * header; and beside them what a logic-less template cannot find out, such as whether a list has entries.
  */
-export function templateView(variables: MessageVariables, bounds: Bounds, clean: (text: string) => string = (text) => text): TemplateView {
+export function templateView(
+  variables: MessageVariables,
+  locale: TemplateLocale,
+  bounds: Bounds,
+  clean: (text: string) => string = (text) => text,
+): TemplateView {
   const text = (value: string | undefined, longest: number) =>
     value === undefined ? undefined : shorten(cleanLine(clean(value)), longest, bounds.ellipsis);
   const name = (value: string | undefined) => text(value, bounds.name);
@@ -43,7 +50,7 @@ export function templateView(variables: MessageVariables, bounds: Bounds, clean:
     vehicle: name(variables.vehicle),
     eta: name(variables.eta),
     due_at: name(variables.due_at),
-    reason: sentence(variables.reason),
+    reason: sentence(variables.reason === undefined ? undefined : reasonInWords(variables.reason, locale)),
     tracking_url: url(variables.tracking_url),
     unsubscribe_url: url(variables.unsubscribe_url),
     item_count,

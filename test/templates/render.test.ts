@@ -286,6 +286,23 @@ describe("a push message", () => {
   });
 });
 
+describe("a reason", () => {
+  it("that the system gave is put in words of the reader's language", () => {
+    const body = (locale: string, reason: string) =>
+      renderPush("order-cancelled", locale, { ...sampleVariables("order-cancelled", "en"), reason }).body;
+    expect(body("en", "store_did_not_acknowledge")).toContain("Reason: the store did not confirm it in time.");
+    expect(body("es", "store_did_not_acknowledge")).toContain("Motivo: la tienda no lo confirmó a tiempo.");
+    expect(body("es", "ACKNOWLEDGMENT")).toContain("Motivo: la tienda no ha confirmado el pedido.");
+  });
+
+  it("that somebody wrote stays as it is, and ends with one full stop", () => {
+    const variables = { ...sampleVariables("order-cancelled", "en"), reason: "We moved. Sorry..." };
+    expect(renderPush("order-cancelled", "en", variables).body).toBe(
+      "Your order from Sample Market will not be delivered. Reason: We moved. Sorry.",
+    );
+  });
+});
+
 describe("a message of which something is not there", () => {
   it.each([
     ["es", "es"],
