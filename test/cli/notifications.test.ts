@@ -21,7 +21,7 @@ describe("ordertrail notifications preview", () => {
   it("shows an email, as text", async () => {
     const { out, err, exitCode } = await preview("order-delivered", "--locale", "es", "--channel", "email");
     expect({ err, exitCode }).toEqual({ err: "", exitCode: 0 });
-    expect(out).toMatch(/^Subject: Tu pedido en Mercado Ejemplo está entregado\n\nHola, Inés:\n\n/);
+    expect(out).toMatch(/^Subject: Tu pedido de Mercado Ejemplo está entregado\n\nHola, Inés:\n\n/);
   });
 
   it("shows the HTML of an email, and nothing else", async () => {
