@@ -6,6 +6,7 @@ import { registerDemo } from "./demo.ts";
 import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
 import { registerKeys } from "./keys.ts";
 import { registerLog } from "./log.ts";
+import { registerNotifications } from "./notifications.ts";
 import { registerPrivacy } from "./privacy.ts";
 import { registerProjections } from "./projections.ts";
 import { registerStart } from "./start.ts";
@@ -31,6 +32,7 @@ for (const register of [
   registerTokenKeys,
   registerDemo,
   registerWatch,
+  registerNotifications,
   registerProjections,
   registerPrivacy,
   registerKeys,
