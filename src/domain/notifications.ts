@@ -1,11 +1,14 @@
+import { create } from "@bufbuild/protobuf";
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import {
   NotificationAudience,
   NotificationChannel,
   type NotificationPlanned,
+  NotificationPlannedSchema,
   NotificationReason,
   NotificationReport,
+  type NotificationSuppressed,
 } from "../gen/ordertrail/events/v1/notification_events_pb.js";
 import { ruleOf } from "./notification-rules.ts";
 import { happened } from "./order-event.ts";
@@ -102,12 +105,6 @@ export function dueMessages(state: NotificationsState | undefined, now: Date): M
   return due;
 }
 
-/** When the next of an order's messages is to be looked at again, whoever is busy with it now; undefined when none is open. */
-export function nextLook(state: NotificationsState): Date | undefined {
-  const times = [...state.messages.values()].flatMap((message) => lookAt(message) ?? []);
-  return times.length === 0 ? undefined : new Date(Math.min(...times.map((time) => time.getTime())));
-}
-
 /** When a message is to be looked at again; undefined when nothing is to be done about it any more. */
 export function lookAt({ status, notBefore, answerBy }: MessageState): Date | undefined {
   if (status === "WAITING") return notBefore;
@@ -175,6 +172,15 @@ export function recordReport(
   return [happened({ case: "notificationReported", value: { ...rest, ...(happenedAt && { happenedAt: timestampFromDate(happenedAt) }) } })];
 }
 
+/** A message that was decided against before it had a channel. */
+function neverPlanned(suppression: NotificationSuppressed, at: Date): MessageState {
+  const { $typeName: _, $unknown: __, reason, mergedInto: ___, ...known } = suppression;
+  return {
+    ...{ plan: create(NotificationPlannedSchema, known), status: "SUPPRESSED", plannedAt: at, notBefore: at, notAfter: undefined, reason },
+    ...{ attempts: 0, providerMessageId: "", code: "", detail: "" },
+  };
+}
+
 /** The messages after an event. Events of other kinds change nothing. */
 export function evolveNotifications(
   state: NotificationsState | undefined,
@@ -201,8 +207,9 @@ export function evolveNotifications(
     }
     case "notificationSuppressed": {
       const { messageId, reason, orderVersion } = kind.value;
-      const next = change(messageId, () => ({ status: "SUPPRESSED", reason }));
-      return { ...next, plannedVersion: Math.max(next.plannedVersion, orderVersion) };
+      if (before.messages.has(messageId)) return change(messageId, () => ({ status: "SUPPRESSED", reason }));
+      const messages = new Map(before.messages).set(messageId, neverPlanned(kind.value, recordedAt));
+      return { messages, plannedVersion: Math.max(before.plannedVersion, orderVersion) };
     }
     case "notificationAttempted": {
       const { messageId, attempt, answerBy } = kind.value;

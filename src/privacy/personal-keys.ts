@@ -20,6 +20,8 @@ export type PersonalKeys = {
    * person has been erased. Equal data in the same context seals to equal bytes on the same day.
    */
   seal(person: string, plaintext: Uint8Array, context: string): Promise<Sealed | undefined>;
+  /** As `seal`, under a key that stays until the person is erased: for what is not of a day, such as how to reach them. Equal data seals to equal bytes always. */
+  sealLasting(person: string, plaintext: Uint8Array, context: string): Promise<Sealed | undefined>;
   /** Opens what was sealed for this context; undefined when its key has been destroyed. Throws SealBroken if it was altered. */
   open(sealed: Sealed, context: string): Promise<Uint8Array | undefined>;
   /** Opens many as `open` does, in order, with at most one query. */
@@ -42,6 +44,9 @@ const DAY_MS = 86_400_000;
 const REMEMBERED_KEYS = 10_000;
 /** For how long a key is remembered unsealed; destroyed ones are forgotten sooner (see `Erasures.learn`). */
 const REMEMBERED_MS = 5 * 60 * 1000;
+
+/** The generation of keys that are of no day. */
+export const LASTING_GENERATION = -1;
 
 /** The generation that seals at a time. */
 export function generationAt(time: Date): number {
@@ -66,18 +71,30 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
     return people.map((person) => erased.has(person));
   });
 
-  const nameOfToday = (person: string) => `${person}/${generationAt(clock())}`;
+  const today = () => generationAt(clock());
 
-  function keyOfToday(person: string): Promise<PersonalKey> {
-    const name = nameOfToday(person);
+  function keyOf(person: string, generation: number): Promise<PersonalKey> {
+    const name = `${person}/${generation}`;
     const known = sealing.get(name);
     if (known) return known;
-    const making = findOrMake({ person, generation: generationAt(clock()) }).then(remember);
+    const making = findOrMake({ person, generation }).then(remember);
     sealing.set(name, making);
     making.catch(() => {
       if (sealing.peek(name) === making) sealing.delete(name);
     });
     return making;
+  }
+
+  async function sealUnder(generation: number, person: string, plaintext: Uint8Array, context: string): Promise<Sealed | undefined> {
+    const known = sealing.get(`${person}/${generation}`);
+    // No key is made for one who is erased.
+    if (!known && (await isErased(person))) return undefined;
+    const { id, dataKey } = await (known ?? keyOf(person, generation));
+    // With the key at hand: an erasure that is not seen even now destroys the key after it was made, not before.
+    if (!(await isErased(person))) return create(SealedSchema, { keyId: id, ...seal(dataKey, plaintext, context) });
+    forget(person);
+    if (!known) await keys.deleteOne({ _id: new Binary(id) });
+    return undefined;
   }
 
   /** Those that are asked for while a batch is away go with the next: orders of many people at a time share round trips. */
@@ -141,17 +158,8 @@ export function createPersonalKeys(db: Db, wrapper: KeyWrapper, clock: () => Dat
   }
 
   return {
-    async seal(person, plaintext, context) {
-      const known = sealing.get(nameOfToday(person));
-      // No key is made for one who is erased.
-      if (!known && (await isErased(person))) return undefined;
-      const { id, dataKey } = await (known ?? keyOfToday(person));
-      // With the key at hand: an erasure that is not seen even now destroys the key after it was made, not before.
-      if (!(await isErased(person))) return create(SealedSchema, { keyId: id, ...seal(dataKey, plaintext, context) });
-      forget(person);
-      if (!known) await keys.deleteOne({ _id: new Binary(id) });
-      return undefined;
-    },
+    seal: (person, plaintext, context) => sealUnder(today(), person, plaintext, context),
+    sealLasting: (person, plaintext, context) => sealUnder(LASTING_GENERATION, person, plaintext, context),
     async open(sealed, context) {
       const [plaintext] = await openMany([{ sealed, context }]);
       return plaintext;

@@ -1,5 +1,5 @@
 import type { Db, Document, Filter } from "mongodb";
-import { generationAt } from "./personal-keys.ts";
+import { generationAt, LASTING_GENERATION } from "./personal-keys.ts";
 import { ordersOf } from "./personal-places.ts";
 import { ensureKeyIndexes, personalKeysOf, type StoredKey } from "./stored-key.ts";
 
@@ -49,7 +49,7 @@ export async function destroyExpiredKeys({ db, days, clock, caughtUp, forget }: 
   // An order that is not there yet would look as if nobody needed its data.
   await caughtUp();
   const candidates = keys.find(
-    { generation: { $lt: generationAt(endedBefore) } },
+    { generation: { $lt: generationAt(endedBefore), $gt: LASTING_GENERATION } },
     { sort: { generation: 1, _id: 1 }, batchSize: BATCH_KEYS },
   );
   while (await candidates.hasNext()) {
