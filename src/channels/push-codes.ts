@@ -78,7 +78,8 @@ function lostConnection(error: unknown): PushFailure {
 /** Whether a token of Google's could not be fetched because there was no way to it. The library has that in its words only. */
 function isOfTheNetwork(error: unknown): boolean {
   return (
-    hasNotLeft(error) || /ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|socket hang up|fetch failed/i.test(String(error))
+    hasNotLeft(error) ||
+    /ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|socket hang up|fetch failed|time-?out/i.test(String(error))
   );
 }
 

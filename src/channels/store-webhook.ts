@@ -1,7 +1,7 @@
 import { createHmac } from "node:crypto";
 import { request as requestHttp } from "node:http";
 import { request as requestHttps } from "node:https";
-import { isIP, type LookupFunction } from "node:net";
+import { isIP } from "node:net";
 import type { TemplateName } from "../domain/template-names.ts";
 import { NotificationChannel } from "../gen/ordertrail/events/v1/notification_events_pb.js";
 import type { MessageVariables } from "../templates/message-variables.ts";
@@ -16,8 +16,6 @@ export type StoreWebhookParts = {
   readonly render: RenderText;
   readonly calls: ProviderCalls;
   readonly clock?: () => Date;
-  /** How names are looked up for connections, instead of with a check that their addresses are public. */
-  readonly lookup?: LookupFunction;
 };
 
 export type StoreWebhookOptions = {
@@ -37,14 +35,14 @@ const notPublic = () => new ChannelError("refused", "address_not_public", "the s
  */
 export function createStoreWebhook(
   { timeoutMs, allowPrivate }: StoreWebhookOptions,
-  { render, calls, clock = () => new Date(), lookup = lookupPublic }: StoreWebhookParts,
+  { render, calls, clock = () => new Date() }: StoreWebhookParts,
 ): Channel {
   const provider = "store-webhook";
 
   function post(url: URL, body: string, headers: Readonly<Record<string, string>>, signal: AbortSignal): Promise<Accepted> {
     const request = url.protocol === "https:" ? requestHttps : requestHttp;
     return new Promise((resolve, reject) => {
-      const call = request(url, { method: "POST", headers, signal, agent: false, ...(!allowPrivate && { lookup }) });
+      const call = request(url, { method: "POST", headers, signal, agent: false, ...(!allowPrivate && { lookup: lookupPublic }) });
       call.once("error", (error) => reject(error instanceof AddressNotPublic ? notPublic() : broken(signal)));
       call.once("response", (response) => {
         // What comes after the head is neither wanted nor waited for.
