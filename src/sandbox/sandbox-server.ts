@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import type { DeliveryEngine, Stage } from "./delivery-engine.ts";
 import { STAGES } from "./delivery-engine.ts";
+import type { Outbox } from "./outbox.ts";
 import type { WebhookFault, WebhookSender } from "./webhook-sender.ts";
 
 /** What an API of the sandbox is asked. */
@@ -21,15 +22,25 @@ export type SandboxApi = {
   /** Which operation a request is, for faults; undefined for none. */
   operationOf(asked: Asked): string | undefined;
   answer(asked: Asked): Answered;
-  /** The provider's body of an error that is injected. */
-  fault(status: number): unknown;
+  /** The provider's body of an error that is injected, of the code that was asked for. */
+  fault(status: number, code?: number | string): unknown;
+  /** Answers what is asked under /__sandbox/ that is this provider's own; undefined for all else. */
+  control?(asked: Asked): Answered | undefined;
+  /** The messages that were taken, of providers that send some. */
+  readonly outbox?: Outbox;
 };
 
-/** What is to go wrong: an answer with this status, no answer, a cut connection, a slow answer, one that is no JSON, or the deed without an answer. */
+/**
+ * What is to go wrong: an answer with this status, and the provider's `code` and a Retry-After where that matters; no answer; a cut
+ * connection; a slow answer; one that is no JSON; the deed without an answer, or with one that is cut off within.
+ */
 export type Fault = {
   readonly operation: string;
-  readonly fault: number | "timeout" | "reset" | "slow" | "malformed" | "lose";
+  readonly fault: number | "timeout" | "reset" | "reset-mid-body" | "slow" | "malformed" | "lose";
   readonly times: number;
+  readonly code?: number | string;
+  /** Seconds, or a date; 1 if absent, and the status is 429. */
+  readonly retryAfter?: string;
 };
 
 export type SandboxServer = { readonly url: string; stop(): Promise<void> };
@@ -39,40 +50,48 @@ const MAX_BODY_BYTES = 1024 * 1024;
 
 /**
  * Serves a provider's API, and under /__sandbox/ what moves it: GET deliveries, POST deliveries/<id>/advance {to, reason},
- * POST faults {operation, fault, times}, POST webhook-faults {fault, times}.
+ * POST faults {operation, fault, times, code, retryAfter}, POST webhook-faults {fault, times}, GET and DELETE outbox.
  */
 export async function startSandboxServer(
   api: SandboxApi,
-  engine: DeliveryEngine,
-  webhooks: WebhookSender,
+  engine: DeliveryEngine | undefined,
+  webhooks: WebhookSender | undefined,
   port = 0,
 ): Promise<SandboxServer> {
-  let faults: { readonly operation: string; readonly fault: Fault["fault"]; left: number }[] = [];
+  let faults: (Omit<Fault, "times"> & { left: number })[] = [];
 
-  function faultOf(operation: string | undefined): Fault["fault"] | undefined {
+  function faultOf(operation: string | undefined): Omit<Fault, "times"> | undefined {
     const found = faults.find((each) => each.left > 0 && (each.operation === operation || each.operation === "any"));
     if (found) found.left--;
-    return found?.fault;
+    return found;
   }
 
-  function control({ method, path, body = {} }: Asked): Answered {
+  function control(asked: Asked): Answered {
+    const { method, path, body = {} } = asked;
     const [, , what, id, action] = path.split("/");
-    if (method === "GET" && what === "deliveries") return { status: 200, body: engine.all() };
+    const own = api.control?.(asked);
+    if (own) return own;
+    if (method === "GET" && what === "outbox" && api.outbox) return { status: 200, body: api.outbox.all() };
+    if (method === "DELETE" && what === "outbox" && api.outbox) {
+      api.outbox.clear();
+      return { status: 200, body: {} };
+    }
+    if (method === "GET" && what === "deliveries" && engine) return { status: 200, body: engine.all() };
     if (method === "POST" && what === "faults") {
-      const { operation, fault, times = 1 } = body as Partial<Fault>;
+      const { operation, fault, times = 1, ...more } = body as Partial<Fault>;
       if (operation === undefined || fault === undefined) return { status: 400, body: { error: "operation and fault are needed" } };
-      faults.push({ operation, fault, left: times });
+      faults.push({ operation, fault, ...more, left: times });
       return { status: 200, body: {} };
     }
     if (method === "DELETE" && what === "faults") {
       faults = [];
       return { status: 200, body: {} };
     }
-    if (method === "POST" && what === "webhook-faults") {
+    if (method === "POST" && what === "webhook-faults" && webhooks) {
       webhooks.fail((body as { fault: WebhookFault }).fault, (body as { times?: number }).times ?? 1);
       return { status: 200, body: {} };
     }
-    if (method === "POST" && what === "deliveries" && action === "advance") {
+    if (method === "POST" && what === "deliveries" && action === "advance" && engine) {
       const delivery = engine.find(id ?? "") ?? engine.findByKey(id ?? "");
       const { to, reason } = body as { to?: Stage; reason?: string };
       if (!delivery || !to || !STAGES.includes(to)) return { status: 404, body: { error: "no such delivery, or no such stage" } };
@@ -90,7 +109,7 @@ export async function startSandboxServer(
       body: await readBody(request),
     };
     if (asked.path.startsWith("/__sandbox/")) return send(response, control(asked));
-    const fault = faultOf(api.operationOf(asked));
+    const { fault, code, retryAfter = "1" } = faultOf(api.operationOf(asked)) ?? {};
     if (fault === "timeout") return;
     if (fault === "reset") {
       request.socket.destroy();
@@ -102,11 +121,18 @@ export async function startSandboxServer(
       return;
     }
     if (typeof fault === "number") {
-      send(response, { status: fault, body: api.fault(fault), ...(fault === 429 && { headers: { "retry-after": "1" } }) });
+      const headers = fault === 429 || retryAfter !== "1" ? { "retry-after": retryAfter } : {};
+      send(response, { status: fault, body: api.fault(fault, code), headers });
       return;
     }
     const answer = api.answer(asked);
     if (fault === "lose") return;
+    if (fault === "reset-mid-body") {
+      const text = JSON.stringify(answer.body);
+      response.writeHead(answer.status, { "content-type": "application/json", "content-length": text.length + 1 });
+      response.write(text.slice(0, -1), () => request.socket.destroy());
+      return;
+    }
     send(response, answer);
   }
 
@@ -118,8 +144,8 @@ export async function startSandboxServer(
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     async stop() {
-      engine.stop();
-      await webhooks.stop();
+      engine?.stop();
+      await webhooks?.stop();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
     },
