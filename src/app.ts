@@ -24,6 +24,8 @@ import { createCheckpointStore } from "./audit/checkpoint-store.ts";
 import { createTileStore } from "./audit/tile-store.ts";
 import { AUDIT_TREE, createTreeKeeper } from "./audit/tree-keeper.ts";
 import { readTreeState } from "./audit/tree-state.ts";
+import { createChannels } from "./channels/channels.ts";
+import { createProviderCalls } from "./channels/provider-calls.ts";
 import type { AppConfig } from "./config.ts";
 import type { Courier } from "./couriers/courier.ts";
 import { createCouriers } from "./couriers/couriers.ts";
@@ -61,6 +63,7 @@ import { makeFolder } from "./make-folder.ts";
 import { createMetrics } from "./metrics.ts";
 import { createForwarding, serveAppendRequests } from "./nats/append-requests.ts";
 import { isKnownToNats, startNatsClient } from "./nats/nats-client.ts";
+import { createNotifier } from "./notifier.ts";
 import { configuredKeyWrapper } from "./privacy/configured-key-wrapper.ts";
 import { openErasureFile } from "./privacy/erasure-file.ts";
 import { createErasures, ensureErasureIndexes, within } from "./privacy/erasures.ts";
@@ -69,10 +72,14 @@ import { createPersonalKeys } from "./privacy/personal-keys.ts";
 import { createPersonalPlaces } from "./privacy/personal-places.ts";
 import { createRepeater } from "./privacy/repeater.ts";
 import { destroyExpiredKeys, type RetentionOptions } from "./privacy/retention.ts";
+import { createWrappedSecrets } from "./privacy/wrapped-secrets.ts";
 import { createDeadlines, createDeadlinesProjection } from "./projections/deadlines.ts";
 import { createDriverLocations } from "./projections/driver-locations.ts";
+import { createNotificationLogsProjection } from "./projections/notification-logs.ts";
+import { createNotificationPreferencesProjection } from "./projections/notification-preferences.ts";
 import { createOrderTrackingProjection, createOrderTrackings, ORDER_TRACKING } from "./projections/order-tracking.ts";
 import { createProjector } from "./projections/projector.ts";
+import { createPushTokensProjection } from "./projections/push-tokens.ts";
 import { createAuditService } from "./services/audit-service.ts";
 import { createAuthService } from "./services/auth-service.ts";
 import { served } from "./services/call.ts";
@@ -172,11 +179,15 @@ export async function createApp(
 
   const wrapper = await configuredKeyWrapper(config, now);
   const keys = createPersonalKeys(db, wrapper, now);
+  const secrets = createWrappedSecrets(db, wrapper);
   const stored = createDriverLocations(db, ORDER_TRACKING);
   await stored.ensureIndexes();
   const projector = createProjector({ db, reader, logger, leaseMs: LEASE_MS, others: [AUDIT_TREE] }, [
     createOrderTrackingProjection(db, reader, stored),
     createDeadlinesProjection(db, reader),
+    createNotificationLogsProjection(db, reader),
+    createNotificationPreferencesProjection(db, reader),
+    createPushTokensProjection(db, reader),
   ]);
   parts.defer(() => projector.stop());
 
@@ -267,6 +278,7 @@ export async function createApp(
   async function* rotateAll(signal: AbortSignal): AsyncGenerator<RotationProgress, void, undefined> {
     await wrapper.newest();
     await signing.rewrap();
+    await secrets.rewrap();
     yield* rotateKeys(db, wrapper, signal);
   }
 
@@ -297,8 +309,21 @@ export async function createApp(
       },
     }),
   );
+  let publicUrl = config.publicUrl;
+  const providerCalls = createProviderCalls();
+  const channels = parts.use(
+    createChannels(config.channels, { timeoutMs: config.notifyAnswerMs, allowPrivate: !config.production, calls: providerCalls, logger }),
+  );
+  const notifier = parts.use(
+    await createNotifier({
+      ...{ ...config, db, nats, orders, stores, reader, projector, keys, secrets, limiters, now, logger },
+      ...{ channels: channels.all, publicUrl: () => publicUrl, metaVerifyToken: config.channels.whatsapp?.verifyToken },
+      transactorOf: (category) => createTransactor(category, appender, reader, unchanged, { cachedStreams: CACHED_ORDERS, now }),
+    }),
+  );
   const services = [
     deliveries.service,
+    notifier.service,
     served(OrderTrackingService, tracking),
     served(DriverLocationService, createDriverLocationService({ intake: locations, feed, watch, orders, now })),
     served(
@@ -309,7 +334,13 @@ export async function createApp(
         ...{ erasures, links, trackings, tracking, projector, keys, now },
       }),
     ),
-    served(OperationsService, createOperationsService({ projector, reader, denials, rotateKeys: rotateAll, stores, keys })),
+    served(
+      OperationsService,
+      createOperationsService({
+        ...{ projector, reader, denials, rotateKeys: rotateAll, stores, keys },
+        webhookSecret: notifier.webhookSecret,
+      }),
+    ),
     served(
       AuthService,
       createAuthService({
@@ -361,6 +392,7 @@ export async function createApp(
       ...(config.redisUrl !== undefined && { redis: limiters.check }),
       ...(relay && { relay: relay.check }),
       ...(timers && { timers: timers.check }),
+      ...(nats && config.roles.has("notifier") && { notifier: notifier.check }),
       [AUDIT_TREE]: async () => {
         const { problem } = await readTreeState(db, checkpoints, now);
         if (problem !== undefined) throw new Error(problem);
@@ -397,14 +429,17 @@ export async function createApp(
     ...(config.roles.has("api") && {
       audit: { log: audit, isPublic: config.auditPublic, authorize: dispatcher.authorize },
       webhooks: deliveries.webhooks,
+      channelWebhooks: notifier.webhooks,
     }),
     metrics: { metrics: createMetrics(couriers), isPublic: config.metricsPublic, authorize: dispatcher.authorize },
     jwks,
     jwksMaxAgeSeconds: KEYS_MAX_AGE_SECONDS,
   });
   parts.defer(() => http.stop());
+  if (!config.production) publicUrl ??= http.url;
 
   if (config.roles.has("couriers")) deliveries.followUp();
+  if (config.roles.has("notifier")) notifier.start();
   if (config.roles.has("projector")) {
     projector.start();
     keeper.start();

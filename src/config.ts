@@ -4,14 +4,17 @@ import { parseCallsPerMinute } from "./access/call-limits.ts";
 import { parseIssuers } from "./access/issuers.ts";
 import { parseAuditKeys } from "./audit/audit-keys.ts";
 import { parseWitnesses } from "./audit/witness.ts";
+import type { ChannelAccounts } from "./channels/channels.ts";
+import { parseServiceAccount } from "./channels/service-account.ts";
 import type { CourierAccounts } from "./couriers/couriers.ts";
+import { isTimeZone } from "./domain/quiet-hours.ts";
 import { parseProxies } from "./doors/proxies.ts";
 import { parseMasterKeys } from "./privacy/master-key.ts";
 import type { DefaultLimits } from "./services/order-limits.ts";
 import type { ClientTlsFiles, ServerTlsFiles } from "./tls-files.ts";
 
 /** What a process may do; every one may run any number of times. */
-export type ProcessRole = "api" | "projector" | "relay" | "timers" | "couriers";
+export type ProcessRole = "api" | "projector" | "relay" | "timers" | "couriers" | "notifier";
 
 /** One environment variable, for those who set it. */
 export type Variable = {
@@ -144,11 +147,11 @@ const SETTINGS = {
   roles: defaulted({
     name: "ROLES",
     description:
-      "What this process does: `api` answers calls, `projector` keeps the read models, `relay` mirrors the log into NATS, `timers` acts on deadlines, `couriers` follows up deliveries.",
-    default: "api,projector,relay,timers,couriers",
+      "What this process does: `api` answers calls, `projector` keeps the read models, `relay` mirrors the log into NATS, `timers` acts on deadlines, `couriers` follows up deliveries, `notifier` sends messages.",
+    default: "api,projector,relay,timers,couriers,notifier",
     example: "api,projector",
     parse: (text): ReadonlySet<ProcessRole> =>
-      new Set(list(text).map((role) => oneOf(["api", "projector", "relay", "timers", "couriers"], role))),
+      new Set(list(text).map((role) => oneOf(["api", "projector", "relay", "timers", "couriers", "notifier"], role))),
   }),
   acknowledgmentSeconds: defaulted({
     name: "DEADLINE_ACKNOWLEDGMENT_SECONDS",
@@ -573,6 +576,174 @@ const SETTINGS = {
     secret: true,
     parse: (text) => matching(/^.{24,}$/, text, "must have 24 characters or more", true),
   }),
+  publicUrl: optional({
+    name: "PUBLIC_URL",
+    description:
+      "Where providers and customers reach the HTTP port from outside: for callbacks and for the links in emails that unsubscribe.",
+    example: "https://orders.example.com",
+    parse: baseUrl,
+  }),
+  sendgridApiKey: optional({
+    name: "SENDGRID_API_KEY",
+    description: "The key of the SendGrid account. Set, with SENDGRID_FROM, emails are sent.",
+    example: "SG.aBcDeFgHiJkLmNoPqRsTuV.0123456789",
+    secret: true,
+    parse: (text) => text,
+  }),
+  sendgridFrom: optional({
+    name: "SENDGRID_FROM",
+    description: "From which address emails come: one that SendGrid has verified.",
+    example: "orders@example.com",
+    parse: (text) => matching(/^[^\s@]+@[^\s@]+$/, text, "must be an email address"),
+  }),
+  sendgridFromName: defaulted({
+    name: "SENDGRID_FROM_NAME",
+    description: "The name that stands beside it.",
+    default: "Ordertrail",
+    example: "Corner Shop",
+    parse: (text) => text,
+  }),
+  sendgridWebhookKey: optional({
+    name: "SENDGRID_WEBHOOK_PUBLIC_KEY",
+    description: "The key that SendGrid's signed event webhook shows. Not set: /webhooks/sendgrid believes nothing.",
+    example: "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE…",
+    parse: (text) => text,
+  }),
+  sendgridBaseUrl: defaulted({
+    name: "SENDGRID_BASE_URL",
+    description: "Where SendGrid's API is; https://api.eu.sendgrid.com for accounts in Europe.",
+    default: "https://api.sendgrid.com",
+    example: "https://api.eu.sendgrid.com",
+    parse: baseUrl,
+  }),
+  twilioAccountSid: optional({
+    name: "TWILIO_ACCOUNT_SID",
+    description: "The Twilio account. Set, with TWILIO_AUTH_TOKEN and TWILIO_FROM, SMS are sent.",
+    example: "AC00000000000000000000000000000000",
+    parse: (text) => matching(/^AC[0-9a-fA-F]{32}$/, text, "must be AC and 32 hexadecimal digits"),
+  }),
+  twilioAuthToken: optional({
+    name: "TWILIO_AUTH_TOKEN",
+    description: "Its auth token, which signs callbacks, too.",
+    example: "0123456789abcdef0123456789abcdef",
+    secret: true,
+    parse: (text) => text,
+  }),
+  twilioFrom: optional({
+    name: "TWILIO_FROM",
+    description: "The number that SMS come from, in E.164 form, or a messaging service.",
+    example: "+15550100000",
+    parse: (text) =>
+      matching(/^(\+[1-9][0-9]{6,14}|MG[0-9a-fA-F]{32})$/, text, "must be a number such as +15550100000, or MG and 32 digits"),
+  }),
+  twilioBaseUrl: defaulted({
+    name: "TWILIO_BASE_URL",
+    description: "Where Twilio's API is.",
+    default: "https://api.twilio.com",
+    example: "https://api.twilio.com",
+    parse: baseUrl,
+  }),
+  metaApiKey: optional({
+    name: "META_API_KEY",
+    description: "The token of a system user of WhatsApp's Cloud API. Set, with the three below, WhatsApp messages are sent.",
+    example: "EAAG…",
+    secret: true,
+    parse: (text) => text,
+  }),
+  metaPhoneNumberId: optional({
+    name: "META_PHONE_NUMBER_ID",
+    description: "Meta's identifier of the number that they come from.",
+    example: "106540352242922",
+    parse: (text) => matching(/^[0-9]{5,20}$/, text, "must be digits"),
+  }),
+  metaAppSecret: optional({
+    name: "META_APP_SECRET",
+    description: "The app's secret, which signs webhooks.",
+    example: "0123456789abcdef0123456789abcdef",
+    secret: true,
+    parse: (text) => text,
+  }),
+  metaVerifyToken: optional({
+    name: "META_VERIFY_TOKEN",
+    description: "The word by which Meta shows, when the webhook is set up, that it is Meta.",
+    example: "a-long-random-word",
+    secret: true,
+    parse: (text) => text,
+  }),
+  metaApiVersion: defaulted({
+    name: "META_API_VERSION",
+    description: "The version of the Graph API.",
+    default: "v25.0",
+    example: "v26.0",
+    parse: (text) => matching(/^v[0-9]+\.[0-9]+$/, text, "must be such as v25.0"),
+  }),
+  metaBaseUrl: defaulted({
+    name: "META_BASE_URL",
+    description: "Where the Graph API is.",
+    default: "https://graph.facebook.com",
+    example: "https://graph.facebook.com",
+    parse: baseUrl,
+  }),
+  firebaseApiKey: optional({
+    name: "FIREBASE_API_KEY",
+    description:
+      "The JSON of a Google service account, or the path of a file with it. Set, push messages are sent. FCM takes no plain server keys any more.",
+    example: "/etc/ordertrail/firebase-service-account.json",
+    secret: true,
+    parse: parseServiceAccount,
+  }),
+  notifyOperatorEmail: optional({
+    name: "NOTIFY_OPERATOR_EMAIL",
+    description: "Who is told by email when nobody has done what an order waits for. Not set: nobody.",
+    example: "operations@example.com",
+    parse: (text) => matching(/^[^\s@]+@[^\s@]+$/, text, "must be an email address"),
+  }),
+  notifyGatherSeconds: defaulted({
+    name: "NOTIFY_GATHER_SECONDS",
+    description: "For how long news of little hurry waits for newer news, which then takes its place.",
+    default: "60",
+    example: "30",
+    parse: wholeNumber(0, 3600),
+  }),
+  notifyPerMinute: defaulted({
+    name: "NOTIFY_PER_MINUTE",
+    description:
+      "How many messages of one category a customer gets in a minute; more wait, and the newest takes their place. Urgent ones are not counted.",
+    default: "1",
+    example: "3",
+    parse: wholeNumber(1, 1000),
+  }),
+  notifyAnswerMs: defaulted({
+    name: "NOTIFY_ANSWER_MS",
+    description: "How long a provider may take to take a message, in milliseconds.",
+    default: "10000",
+    example: "5000",
+    parse: wholeNumber(100, 60_000),
+  }),
+  notifyAtOnce: defaulted({
+    name: "NOTIFY_AT_ONCE",
+    description: "How many messages may be with each provider at a time, for each process.",
+    default: "64",
+    example: "32",
+    parse: wholeNumber(1, 1000),
+  }),
+  notifyProviderPerSecond: defaulted({
+    name: "NOTIFY_PROVIDER_PER_SECOND",
+    description: "How many messages each provider is handed in a second by all processes together.",
+    default: "500",
+    example: "80",
+    parse: wholeNumber(1, 100_000),
+  }),
+  defaultTimeZone: defaulted({
+    name: "DEFAULT_TIME_ZONE",
+    description: "The IANA name of the time zone of stores and customers that have named none.",
+    default: "UTC",
+    example: "America/New_York",
+    parse: (text) => {
+      if (!isTimeZone(text)) throw new Error("must be the IANA name of a time zone");
+      return text;
+    },
+  }),
   inHouseCurrency: defaulted({
     name: "IN_HOUSE_CURRENCY",
     description: "The currency of what a delivery by the platform's own drivers costs.",
@@ -704,6 +875,8 @@ export type Config = Values & {
   readonly natsTls: ClientTlsFiles;
   /** Whom deliveries can be asked of. */
   readonly couriers: CourierAccounts;
+  /** By what people can be reached. */
+  readonly channels: ChannelAccounts;
   /** How long orders may wait for what, where their store does not say. */
   readonly deadlines: DefaultLimits;
   /** How the mirror of the log in NATS is kept. */
@@ -763,6 +936,7 @@ export function loadConfig(environment: NodeJS.ProcessEnv = process.env): Config
       replicas: values.eventStreamReplicas,
     },
     couriers: couriersOf(values),
+    channels: channelsOf(values),
     cliTls: { caFile: values.cliCaFile, certFile: values.cliCertFile, keyFile: values.cliKeyFile },
   };
 }
@@ -776,6 +950,38 @@ export function loadCliTls(environment: NodeJS.ProcessEnv = process.env): Client
 }
 
 /** The delivery providers that are set: accounts, and a price for the platform's own drivers. */
+function channelsOf(values: Values): ChannelAccounts {
+  const { sendgridApiKey, sendgridFrom, twilioAccountSid, twilioAuthToken, twilioFrom } = values;
+  const { metaApiKey, metaPhoneNumberId, metaAppSecret, metaVerifyToken, firebaseApiKey } = values;
+  return {
+    ...(sendgridApiKey !== undefined &&
+      sendgridFrom !== undefined && {
+        email: {
+          ...{ baseUrl: values.sendgridBaseUrl, apiKey: sendgridApiKey, from: sendgridFrom, fromName: values.sendgridFromName },
+          webhookPublicKey: values.sendgridWebhookKey,
+        },
+      }),
+    ...(twilioAccountSid !== undefined &&
+      twilioAuthToken !== undefined &&
+      twilioFrom !== undefined && {
+        sms: {
+          ...{ baseUrl: values.twilioBaseUrl, accountSid: twilioAccountSid, authToken: twilioAuthToken, from: twilioFrom },
+          publicUrl: values.publicUrl,
+        },
+      }),
+    ...(metaApiKey !== undefined &&
+      metaPhoneNumberId !== undefined &&
+      metaAppSecret !== undefined &&
+      metaVerifyToken !== undefined && {
+        whatsapp: {
+          ...{ baseUrl: values.metaBaseUrl, apiVersion: values.metaApiVersion, phoneNumberId: metaPhoneNumberId },
+          ...{ accessToken: metaApiKey, appSecret: metaAppSecret, verifyToken: metaVerifyToken },
+        },
+      }),
+    ...(firebaseApiKey !== undefined && { push: { serviceAccount: firebaseApiKey } }),
+  };
+}
+
 function couriersOf(values: Values): CourierAccounts {
   const { uberCustomerId, uberClientId, uberClientSecret, uberWebhookKey } = values;
   const { doordashDeveloperId, doordashKeyId, doordashSigningSecret, doordashWebhookAuthorization } = values;
@@ -886,6 +1092,9 @@ const DEPENDENT: readonly (readonly [needed: string, dependent: string])[] = [
 const ACCOUNTS: readonly (readonly string[])[] = [
   ["UBER_CUSTOMER_ID", "UBER_CLIENT_ID", "UBER_CLIENT_SECRET", "UBER_WEBHOOK_KEY"],
   ["DOORDASH_DEVELOPER_ID", "DOORDASH_KEY_ID", "DOORDASH_SIGNING_SECRET", "DOORDASH_WEBHOOK_AUTHORIZATION"],
+  ["SENDGRID_API_KEY", "SENDGRID_FROM"],
+  ["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_FROM"],
+  ["META_API_KEY", "META_PHONE_NUMBER_ID", "META_APP_SECRET", "META_VERIFY_TOKEN"],
 ];
 
 function contradictions(environment: NodeJS.ProcessEnv, values: Partial<Values>): string[] {

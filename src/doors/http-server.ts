@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import { assertComplete } from "../access/permissions.ts";
 import { Refusal, Unavailable } from "../domain/refusal.ts";
 import { type AuditPathsOptions, createAuditPaths } from "./audit-paths.ts";
+import { type ChannelWebhooksOptions, createChannelWebhooks } from "./channel-webhooks.ts";
 import { createConnectDoor } from "./connect.ts";
 import { guardConnections } from "./connection-guard.ts";
 import { type Dispatcher, REQUEST_ID_HEADER, traceIdOf } from "./dispatch.ts";
@@ -44,6 +45,8 @@ export type HttpServerOptions = {
   readonly audit?: AuditPathsOptions | undefined;
   /** The providers' callbacks, where this server answers calls. */
   readonly webhooks?: WebhooksOptions | undefined;
+  /** The callbacks of those who carry messages, likewise. */
+  readonly channelWebhooks?: ChannelWebhooksOptions | undefined;
   readonly metrics?: MetricsPathOptions | undefined;
   /** The public keys for /.well-known/jwks.json. */
   readonly jwks: () => Promise<object>;
@@ -109,8 +112,11 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
   const documents = createDocuments({ services: dispatcher.services, readiness, jwks, jwksMaxAgeSeconds });
   const auditPaths = audit && createAuditPaths(audit);
   const webhooks = options.webhooks && createWebhooks(options.webhooks, { refuse: dispatcher.refuse, maxRequestBytes, stopping, logger });
+  const channelWebhooks =
+    options.channelWebhooks &&
+    createChannelWebhooks(options.channelWebhooks, { refuse: dispatcher.refuse, maxRequestBytes, stopping, logger });
   const metrics = options.metrics && createMetricsPath(options.metrics);
-  const names = [documents, metrics, auditPaths, webhooks].flatMap((paths) => paths?.names ?? []);
+  const names = [documents, metrics, auditPaths, webhooks, channelWebhooks].flatMap((paths) => paths?.names ?? []);
   assertComplete(dispatcher.services, names);
   const applyCors = createCors(options.corsOrigins);
 
@@ -122,6 +128,7 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
         ...(metrics?.methodsOf(path) ?? []),
         ...(auditPaths?.methodsOf(path) ?? []),
         ...(webhooks?.methodsOf(path) ?? []),
+        ...(channelWebhooks?.methodsOf(path) ?? []),
         ...connect.methodsOf(path),
         ...rest.methodsOf(path),
       ]);
@@ -130,6 +137,7 @@ function createRequestListener(options: HttpServerOptions, stopping: AbortSignal
     if (await metrics?.handle({ path, traceId }, request, response)) return;
     if (await auditPaths?.handle({ path, traceId }, request, response)) return;
     if (await webhooks?.handle({ path, traceId }, request, response)) return;
+    if (await channelWebhooks?.handle({ path, traceId }, request, response)) return;
     if (await connect.handle({ path, traceId }, request, response)) return;
     if (await rest.handle({ path, query, traceId }, request, response)) return;
     throw new Refusal("ROUTE_NOT_FOUND", "this path leads nowhere; /openapi.json lists the paths");

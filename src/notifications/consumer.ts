@@ -2,13 +2,14 @@ import { setTimeout as pause } from "node:timers/promises";
 import { fromBinary } from "@bufbuild/protobuf";
 import { AckPolicy, type Consumer, DeliverPolicy, type JsMsg, type NatsConnection, NatsError, nanos } from "nats";
 import type { Logger } from "pino";
+import { notificationStream } from "../domain/notifications.ts";
 import { orderStream } from "../domain/order.ts";
 import { LogEntrySchema } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { eventStreamName, eventSubject, type Prefix } from "../live/subjects.ts";
 import type { RecordedEntry } from "../log/log-entry.ts";
 import type { NatsClient } from "../nats/nats-client.ts";
 
-/** Takes its share of what happens to orders, as the mirror of the log has it, from a durable consumer that all processes share. */
+/** Takes its share of what happens to orders and to messages about them, as the mirror of the log has it, from a durable consumer that all processes share. */
 export type EventConsumer = {
   /** Throws, with the reason, when it has not been heard from for long. */
   check(): Promise<void>;
@@ -57,7 +58,7 @@ export function startEventConsumer({ nats, prefix, checkpoint, take, logger }: E
       await manager.consumers.add(stream, {
         durable_name: NAME,
         description: "What happens to orders, for those who notify. Made again from its checkpoint in the database when lost.",
-        filter_subject: `${eventSubject(prefix, orderStream(""))}>`,
+        filter_subjects: [orderStream(""), notificationStream("")].map((streams) => `${eventSubject(prefix, streams)}>`),
         ack_policy: AckPolicy.Explicit,
         ack_wait: nanos(ACK_WAIT_MS),
         max_ack_pending: MOST_UNDER_WAY,

@@ -64,7 +64,7 @@ export type SenderOptions = {
   readonly isConversationOpen: (phone: string) => Promise<boolean>;
   /** Of calls to one provider. */
   readonly providerLimit: Limiter;
-  /** What is to be done when a provider has told of an address, or taken the store's first message. */
+  /** What is to be done when a provider has told of an address. */
   readonly onOptOut: (
     customerId: string,
     channel: NotificationChannel,
@@ -72,7 +72,6 @@ export type SenderOptions = {
     code: string,
   ) => Promise<void>;
   readonly onDeadTokens: (customerId: string, tokenIds: readonly string[]) => Promise<void>;
-  readonly onAccepted: (message: MessageState) => Promise<void>;
   readonly now: () => Date;
   readonly logger: Logger;
   /** How long a provider may take to answer. */
@@ -250,8 +249,6 @@ export function createSender(options: SenderOptions): Sender {
         return failure(message, outcome, possible);
       }),
     );
-    const accepted = settled.state.messages.get(messageId);
-    if (!(outcome instanceof ChannelError) && settled.appended && accepted) await options.onAccepted(accepted);
     if (plan.audience !== NotificationAudience.CUSTOMER) return settled.state;
     const deadTokenIds = outcome.deadTokenIds ?? [];
     if (deadTokenIds.length > 0) await options.onDeadTokens(plan.recipientId, deadTokenIds);

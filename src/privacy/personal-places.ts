@@ -16,6 +16,8 @@ type PersonalPlace = {
 const PERSONAL_PLACES: readonly PersonalPlace[] = [
   { collection: "driver_locations", by: { order: "_id" }, remove: "documents" },
   { collection: "order_tracking", by: { customer: "customer_id", driver: "driver_details.driver_id" }, remove: ["driver_location"] },
+  // Under which digests of addresses a customer was written to.
+  { collection: "contact_index", by: { customer: "customer_id" }, remove: "documents" },
   // Whoever made them; those of a driver's orders are their customers'.
   { collection: "tracking_links", by: { order: "order_id", of: "customer" }, remove: "documents" },
 ];

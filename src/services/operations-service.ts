@@ -1,8 +1,10 @@
 import { hostname } from "node:os";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Denials } from "../access/denials.ts";
+import type { Caller } from "../domain/caller.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { decideStore, type StoreState } from "../domain/store.ts";
+import { Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { OperationsService } from "../gen/ordertrail/v1/operations_service_pb.js";
 import type { LogReader } from "../log/reader.ts";
 import type { Transactor } from "../log/transact.ts";
@@ -21,6 +23,7 @@ export function createOperationsService({
   rotateKeys,
   stores,
   keys,
+  webhookSecret,
 }: {
   readonly projector: Projector;
   readonly reader: LogReader;
@@ -28,6 +31,8 @@ export function createOperationsService({
   readonly rotateKeys: (signal: AbortSignal) => AsyncIterable<RotationProgress>;
   readonly stores: Transactor<StoreState>;
   readonly keys: PersonalKeys;
+  /** What signs the calls to a store's own system. */
+  readonly webhookSecret: (storeId: string) => string;
 }): ServiceHandlers<typeof OperationsService> {
   function known(name: string): string {
     if (projector.names.includes(name)) return name;
@@ -38,6 +43,9 @@ export function createOperationsService({
     if (projector.comparable.includes(known(name))) return name;
     throw new Refusal("PROJECTION_NOT_FOUND", `${name} is not compared by document: AuditService.VerifyLog verifies it`, { name });
   }
+
+  /** Auditors see how things stand, and no secrets. */
+  const secretFor = ({ role }: Caller, storeId: string) => (role === Role.AUDITOR ? "" : webhookSecret(storeId));
 
   return {
     async listProjections() {
@@ -80,7 +88,7 @@ export function createOperationsService({
       const store = await stores.read(storeId);
       if (!store?.state.profile)
         throw new Refusal("STORE_NOT_FOUND", `store ${storeId} was never set: PutStore sets it`, { store_id: storeId });
-      return { store: presentStore(store) };
+      return { store: presentStore(store, secretFor(call.caller, storeId)) };
     },
 
     async putStore(request, call) {
@@ -100,7 +108,7 @@ export function createOperationsService({
         signal,
       );
       if (outcome.appended) call.log({ store_id: request.storeId, position: outcome.position, version: outcome.version }, "store set");
-      return { store: presentStore(outcome) };
+      return { store: presentStore(outcome, secretFor(caller, request.storeId)) };
     },
 
     async *rotateKeys(_, call) {

@@ -22,23 +22,26 @@ export function checkStore(caller: Caller, storeId: string): void {
 }
 
 /** A store, as its event has it, of what a request says. */
-export function profileOf({ storeId, name, phone, email, address, timeZone, deadlines }: PutStoreRequest): StoreProfile {
+export function profileOf(request: PutStoreRequest): StoreProfile {
+  const { storeId, name, phone, email, address, timeZone, deadlines, webhookUrl, smsPhone, locale } = request;
   const { $typeName: _address, ...place } = address ?? { $typeName: undefined };
   const { $typeName: _deadlines, ...limits } = deadlines ?? { $typeName: undefined };
   return create(StoreProfileSchema, {
-    ...{ storeId, name, phone, email, timeZone },
+    ...{ storeId, name, phone, email, timeZone, webhookUrl, smsPhone, locale },
     ...(address && { address: create(PostalAddressSchema, place) }),
     ...(deadlines && { deadlines: create(StoreDeadlinesSchema, limits) }),
   });
 }
 
-/** A store as the API shows it. */
-export function presentStore({ state, version, position }: Snapshot<StoreState>): Store {
+/** A store as the API shows it, with what signs the calls to its own system if it has one. */
+export function presentStore({ state, version, position }: Snapshot<StoreState>, webhookSecret: string): Store {
   const { storeId = "", name = "", phone = "", email = "", timeZone = "", address, deadlines } = state.profile ?? {};
+  const { webhookUrl = "", smsPhone = "", locale = "" } = state.profile ?? {};
   const { $typeName: _address, ...place } = address ?? { $typeName: undefined };
   const { $typeName: _deadlines, ...limits } = deadlines ?? { $typeName: undefined };
   return create(StoreSchema, {
-    ...{ storeId, name, phone, email, timeZone, version },
+    ...{ storeId, name, phone, email, timeZone, version, webhookUrl, smsPhone, locale },
+    webhookSecret: webhookUrl === "" ? "" : webhookSecret,
     position: BigInt(position),
     updatedAt: timestampFromDate(state.updatedAt),
     ...(address && { address: create(AddressSchema, place) }),

@@ -70,6 +70,8 @@ export async function startTestApp(environment: NodeJS.ProcessEnv = {}, clock?: 
     HTTP_PORT: "0",
     DENIALS_PER_MINUTE: "1000000",
     API_CALLS_PER_MINUTE: "customer=0",
+    // Messages are entries of the log, too: for tests that are about them.
+    ROLES: "api,projector,relay,timers,couriers",
     ...environment,
   });
   const keys = await createDevelopmentKeys(config.dataDir);
