@@ -399,6 +399,11 @@ export async function createApp(
       },
     },
   );
+  const metrics = createMetrics({
+    ...{ couriers, providerCalls, projector, notifier },
+    head: reader.head,
+    onAppended: appender.onAppended,
+  });
   const jwks = async () => ({ keys: [...(await signing.jwks()).keys, ...(development?.jwks.keys ?? [])] });
 
   // A process that answers no calls still tells how it is.
@@ -431,7 +436,7 @@ export async function createApp(
       webhooks: deliveries.webhooks,
       channelWebhooks: notifier.webhooks,
     }),
-    metrics: { metrics: createMetrics(couriers), isPublic: config.metricsPublic, authorize: dispatcher.authorize },
+    metrics: { metrics, isPublic: config.metricsPublic, authorize: dispatcher.authorize },
     jwks,
     jwksMaxAgeSeconds: KEYS_MAX_AGE_SECONDS,
   });

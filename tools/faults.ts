@@ -15,6 +15,7 @@ const COUNTS = [
   ["privacy-kills", "how often an erasure, and a rotation of keys, is killed", "20"],
   ["watch-restarts", "how often a server process is restarted while orders are watched", "20"],
   ["courier-kills", "how often a process is killed while it requests a courier", "20"],
+  ["notifier-kills", "how often a process is killed while it plans and sends messages", "20"],
   ["malformed-requests", "how many malformed requests a running instance gets", "100000"],
 ] as const;
 

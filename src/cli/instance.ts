@@ -12,6 +12,8 @@ export type InstanceAddresses = {
   readonly nats: string;
   /** Absent when limits are kept in memory. */
   readonly redis?: string;
+  /** Where what the providers that are played here have taken is read; absent when none is played. */
+  readonly outbox?: string;
 };
 
 /** Of each port that speaks TLS, the name that its certificate is made out to; empty for one without a name. */

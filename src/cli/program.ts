@@ -7,6 +7,7 @@ import { EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
 import { registerKeys } from "./keys.ts";
 import { registerLog } from "./log.ts";
 import { registerNotifications } from "./notifications.ts";
+import { registerOutbox } from "./outbox.ts";
 import { registerPrivacy } from "./privacy.ts";
 import { registerProjections } from "./projections.ts";
 import { registerStart } from "./start.ts";
@@ -33,6 +34,7 @@ for (const register of [
   registerDemo,
   registerWatch,
   registerNotifications,
+  registerOutbox,
   registerProjections,
   registerPrivacy,
   registerKeys,

@@ -12,6 +12,7 @@ import { type NatsServer, startNatsServer } from "../embedded/nats-server.ts";
 import type { ServerName } from "../embedded/server-binaries.ts";
 import { startValkeyServer, type ValkeyServer } from "../embedded/valkey-server.ts";
 import { createLogger, logTo } from "../logger.ts";
+import { type PlayedAccounts, startMessageSandbox } from "../sandbox/message-sandbox.ts";
 import { startSandbox } from "../sandbox/sandbox.ts";
 import { EXIT } from "./exit-codes.ts";
 import { claimInstance, type InstanceAddresses } from "./instance.ts";
@@ -51,19 +52,29 @@ async function run(config: Config, logger: Logger): Promise<void> {
     ? cleanup.use(await startSandbox({ webhooksTo: () => http, stageMs: config.sandboxStepMs }))
     : undefined;
   const couriers = { ...config.couriers, ...(sandbox && { uber: sandbox.uber.settings, doordash: sandbox.doordash.settings }) };
-  const app = await createApp({ ...config, couriers, mongodbUrl, natsUrl, redisUrl }, logger);
+  const messages = config.production ? undefined : await startMessageSandbox(channelsToPlay(config), () => http);
+  if (messages) cleanup.use(messages);
+  const channels = { ...config.channels, ...messages?.accounts };
+  const app = await createApp({ ...config, couriers, channels, mongodbUrl, natsUrl, redisUrl }, logger);
   cleanup.defer(() => app.stop());
   http = app.addresses.http;
 
   const addresses = {
     ...{ ...app.addresses, mongodb: publicAddress(mongodbUrl), nats: publicAddress(natsUrl) },
     ...(redisUrl !== undefined && { redis: publicAddress(redisUrl) }),
+    ...(messages && { outbox: messages.outbox }),
   };
   await lock.publish(addresses, app.serverNames);
-  const text = await welcome(config, addresses, app.serverNames.grpc !== undefined, sandbox !== undefined);
+  const played = messages ? channelsToPlay(config) : new Set<string>();
+  const text = await welcome(config, addresses, app.serverNames.grpc !== undefined, sandbox !== undefined, played);
   const asked = await Promise.race([ending, Promise.resolve(undefined)]);
   if (asked === undefined) process.stdout.write(text);
   logger.info({ signal: await ending }, "ending: calls under way are finished first");
+}
+
+/** The channels without an account: in development, whoever would carry their messages is played on this machine. */
+function channelsToPlay({ channels }: Config): ReadonlySet<keyof PlayedAccounts> {
+  return new Set((["whatsapp", "push"] as const).filter((channel) => !channels[channel]));
 }
 
 /** Whether delivery providers are played on this machine: in development, and when there is an account with neither. */
@@ -129,7 +140,13 @@ function whenAskedToEnd(): Promise<NodeJS.Signals> {
   return promise;
 }
 
-async function welcome(config: Config, addresses: InstanceAddresses, grpcTls: boolean, sandbox: boolean): Promise<string> {
+async function welcome(
+  config: Config,
+  addresses: InstanceAddresses,
+  grpcTls: boolean,
+  sandbox: boolean,
+  played: ReadonlySet<string>,
+): Promise<string> {
   const { grpc, http, mongodb, nats, redis } = addresses;
   return `
 Ordertrail is ready.
@@ -139,7 +156,7 @@ Ordertrail is ready.
   MongoDB        ${mongodb}
   NATS           ${nats}
   Valkey         ${redis ?? "none: limits are kept in memory"}
-${sandbox ? "  Deliveries     Uber and DoorDash are played here; set their accounts to have real couriers\n" : ""}${config.production ? "" : await firstSteps(config, addresses, grpcTls)}
+${sandbox ? "  Deliveries     Uber and DoorDash are played here; set their accounts to have real couriers\n" : ""}${played.size > 0 ? `  Messages       NOTHING IS REALLY SENT by ${[...played].join(", ")}: they are played here; read them with \`outbox\`\n` : ""}${config.production ? "" : await firstSteps(config, addresses, grpcTls)}
 Ctrl-C ends it; the data stays in ${config.dataDir}.
 
 `;

@@ -14,7 +14,7 @@ export function registerStatus(program: Command): void {
     .description(
       `show the running instance of DATA_DIR; exit code ${EXIT.failed} when it is not ready, ${EXIT.notRunning} when there is none`,
     )
-    .option("--json", "for programs: grpc, http, mongodb, nats, redis, pid, ready, failing");
+    .option("--json", "for programs: grpc, http, mongodb, nats, redis, outbox, pid, ready, failing");
   command.action(async ({ json }: { json?: true }) => {
     const { dataDir, cliTls } = loadConfig();
     const instance = await findInstance(dataDir);

@@ -13,6 +13,7 @@ export const COUNTS = {
   malformedRequests: fromEnvironment("FAULTS_MALFORMED_REQUESTS", 1500),
   stepDowns: fromEnvironment("FAULTS_STEP_DOWNS", 1),
   primaryKills: fromEnvironment("FAULTS_PRIMARY_KILLS", 1),
+  notifierKills: fromEnvironment("FAULTS_NOTIFIER_KILLS", 2),
   freezes: fromEnvironment("FAULTS_FREEZES", 1),
 } as const;
 

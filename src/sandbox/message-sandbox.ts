@@ -1,0 +1,37 @@
+import type { PushSettings } from "../channels/push-settings.ts";
+import type { WhatsAppSettings } from "../channels/whatsapp-settings.ts";
+import { startFcmSandbox } from "./fcm-sandbox.ts";
+import { createOutbox } from "./outbox.ts";
+import { startWhatsAppSandbox } from "./whatsapp-sandbox.ts";
+
+/** The accounts of those who carry messages that are played here. */
+export type PlayedAccounts = {
+  readonly whatsapp?: Omit<WhatsAppSettings, "timeoutMs">;
+  readonly push?: Omit<PushSettings, "timeoutMs">;
+};
+
+/** Those who carry messages, played on this machine. */
+export type MessageSandbox = AsyncDisposable & {
+  readonly accounts: PlayedAccounts;
+  /** Where what they have taken is read as JSON. */
+  readonly outbox: string;
+};
+
+/** Plays those that are wanted, on free ports, with accounts made up for the occasion. */
+export async function startMessageSandbox(
+  wanted: ReadonlySet<keyof PlayedAccounts>,
+  webhooksTo: () => string | undefined,
+): Promise<MessageSandbox | undefined> {
+  if (wanted.size === 0) return undefined;
+  await using parts = new AsyncDisposableStack();
+  const outbox = createOutbox();
+  const whatsapp = wanted.has("whatsapp") ? parts.use(await startWhatsAppSandbox({ outbox, webhooksTo })).settings : undefined;
+  const push = wanted.has("push") ? parts.use(await startFcmSandbox({ outbox })).settings : undefined;
+  const running = parts.move();
+  const [first] = [whatsapp, push].flatMap((settings) => (settings ? [settings.baseUrl] : []));
+  return {
+    accounts: { ...(whatsapp && { whatsapp }), ...(push && { push }) },
+    outbox: `${first}/__sandbox/outbox`,
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
