@@ -53,7 +53,7 @@ describe("loadConfig", () => {
     expect(config).toMatchObject({ production: false, databaseName: "grocery_delivery", grpcPort: 50051, httpPort: 8080, corsOrigins: [] });
     expect(config.mongodbUrl).toBeUndefined();
     expect(config.masterKeys).toBeUndefined();
-    expect([...config.roles]).toEqual(["api", "projector", "relay", "timers", "couriers"]);
+    expect([...config.roles]).toEqual(["api", "projector", "relay", "timers", "couriers", "notifier"]);
   });
 
   it("takes what is empty as not set", () => {
@@ -88,7 +88,7 @@ describe("loadConfig", () => {
     expect(
       problemsOf({ GRPC_PORT: "high", HTTP_PORT: "65536", ROLES: "api,cook", CORS_ORIGINS: "https://a.example/path", LOG_LEVEL: "loud" }),
     ).toEqual([
-      'ROLES is "cook", but must be api or projector or relay or timers or couriers; for example api,projector',
+      'ROLES is "cook", but must be api or projector or relay or timers or couriers or notifier; for example api,projector',
       'GRPC_PORT is "high", but must be a whole number from 0 to 65535; for example 50051',
       'HTTP_PORT is "65536", but must be a whole number from 0 to 65535; for example 8080',
       'CORS_ORIGINS has "https://a.example/path", which is not an origin: scheme, host and port only; for example https://orders.example.com',
@@ -186,7 +186,7 @@ describe("loadConfig", () => {
   });
 
   it("has an example for every variable that it accepts itself", () => {
-    const checkable = VARIABLES.filter(({ name }) => !/^(MASTER|AUDIT)_KEYS/.test(name));
+    const checkable = VARIABLES.filter(({ name }) => !/^(MASTER|AUDIT)_KEYS|^FIREBASE_API_KEY/.test(name));
     // Files must be there.
     const here = fileURLToPath(import.meta.url);
     const examples = Object.fromEntries(checkable.map(({ name, example }) => [name, name.endsWith("_FILE") ? here : example]));

@@ -18,10 +18,19 @@ import { AuditService } from "../../src/gen/ordertrail/v1/audit_service_pb.js";
 import { AuthService } from "../../src/gen/ordertrail/v1/auth_service_pb.js";
 import { DeliveryService } from "../../src/gen/ordertrail/v1/delivery_service_pb.js";
 import { DriverLocationService } from "../../src/gen/ordertrail/v1/driver_location_service_pb.js";
+import { NotificationService } from "../../src/gen/ordertrail/v1/notification_service_pb.js";
 import { OperationsService } from "../../src/gen/ordertrail/v1/operations_service_pb.js";
 import { OrderTrackingService } from "../../src/gen/ordertrail/v1/order_tracking_service_pb.js";
 
-const SERVICES = [OrderTrackingService, DriverLocationService, OperationsService, AuditService, AuthService, DeliveryService];
+const SERVICES = [
+  OrderTrackingService,
+  DriverLocationService,
+  OperationsService,
+  AuditService,
+  AuthService,
+  DeliveryService,
+  NotificationService,
+];
 const RPCS = SERVICES.flatMap((service) => service.methods.map((method) => `${service.typeName}/${method.name}`));
 
 /** What is served besides the services, by libraries or as documents. */
@@ -42,6 +51,11 @@ const AUDIT_PATHS = ["GET /audit/checkpoint", "GET /audit/tile/{level}/{index}",
 const METRICS = "GET /metrics";
 /** Where providers tell how deliveries stand, by a signature instead of a token. */
 const WEBHOOKS = ["POST /webhooks/uber", "POST /webhooks/doordash"];
+/** Where those who carry messages tell what became of them, and where emails are unsubscribed from: by a signature, a word, or a link of ours. */
+const MESSAGES = [
+  ...["POST /webhooks/sendgrid", "POST /webhooks/twilio", "POST /webhooks/whatsapp", "GET /webhooks/whatsapp"],
+  ...["GET /unsubscribe/{customer_id}/{token}", "POST /unsubscribe/{customer_id}/{token}"],
+];
 const PUBLIC = ["IssueToken", "RefreshToken", "RevokeToken"].map((name) => `ordertrail.v1.AuthService/${name}`);
 
 const order = {
@@ -87,12 +101,12 @@ const others: readonly OrderParties[] = [
 
 describe("the permission table", () => {
   it("has every RPC and path, and none that does not exist", () => {
-    expect(() => assertComplete(SERVICES, [...OTHERS, METRICS, ...AUDIT_PATHS, ...WEBHOOKS])).not.toThrow();
-    expect([...PERMISSIONS.keys()].sort()).toEqual([...RPCS, ...OTHERS, METRICS, ...AUDIT_PATHS, ...WEBHOOKS].sort());
+    expect(() => assertComplete(SERVICES, [...OTHERS, METRICS, ...AUDIT_PATHS, ...WEBHOOKS, ...MESSAGES])).not.toThrow();
+    expect([...PERMISSIONS.keys()].sort()).toEqual([...RPCS, ...OTHERS, METRICS, ...AUDIT_PATHS, ...WEBHOOKS, ...MESSAGES].sort());
   });
 
   it("opens to everybody what looks at something else than a token, and what operators and verifiers ask for", () => {
-    expect([...PERMISSIONS.keys()].filter(isPublic).sort()).toEqual([...PUBLIC, ...OTHERS].sort());
+    expect([...PERMISSIONS.keys()].filter(isPublic).sort()).toEqual([...PUBLIC, ...OTHERS, ...MESSAGES].sort());
   });
 
   it("opens to the holder of a tracking link the order, its history and the watching of it, and nothing else", () => {
