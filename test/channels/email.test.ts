@@ -7,6 +7,7 @@ import { createProviderCalls } from "../../src/channels/provider-calls.ts";
 import { createOutbox } from "../../src/sandbox/outbox.ts";
 import { type SendGridSandbox, startSendGridSandbox } from "../../src/sandbox/sendgrid-sandbox.ts";
 import type { MessageVariables } from "../../src/templates/message-variables.ts";
+import { renderEmail } from "../../src/templates/render.ts";
 import { control, fail } from "../couriers/sandboxed.ts";
 import { aMessage, failure, never, TIMEOUT_MS } from "./messages.ts";
 
@@ -49,6 +50,13 @@ describe("email", () => {
       },
     ]);
     expect(calls.read()).toContainEqual(expect.objectContaining({ provider: "sendgrid", outcome: "accepted", calls: 1 }));
+  });
+
+  it("sends what the templates make", async () => {
+    const { settings } = sandbox;
+    await createEmail({ ...settings, timeoutMs: TIMEOUT_MS }, { render: renderEmail, calls }).send(toAda({ locale: "es-MX" }), never());
+    const { variables } = toAda();
+    expect(outbox.all()).toMatchObject([renderEmail("order-on-the-way", "es", variables)]);
   });
 
   it("says how to unsubscribe with one click, where there is a way", async () => {

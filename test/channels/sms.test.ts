@@ -6,13 +6,14 @@ import { createProviderCalls } from "../../src/channels/provider-calls.ts";
 import { createSms } from "../../src/channels/sms.ts";
 import { createOutbox } from "../../src/sandbox/outbox.ts";
 import { startTwilioSandbox, type TwilioSandbox } from "../../src/sandbox/twilio-sandbox.ts";
+import { renderSms } from "../../src/templates/render.ts";
 import { control, fail } from "../couriers/sandboxed.ts";
 import { aMessage, failure, never, TIMEOUT_MS } from "./messages.ts";
 
 const outbox = createOutbox();
 const calls = createProviderCalls();
 let text = "Secret text for Ada";
-const render = () => ({ text, encoding: "GSM-7" as const, units: text.length, segments: 1 });
+const render = () => ({ text, encoding: "GSM-7" as const, segments: 1 });
 const SERVICE = `MG${"0".repeat(32)}`;
 let sandbox: TwilioSandbox;
 const sms = (more: object = {}) => createSms({ ...sandbox.settings, timeoutMs: TIMEOUT_MS, ...more }, { render, calls });
@@ -43,6 +44,12 @@ describe("SMS", () => {
       { ...{ channel: "sms", id: providerMessageId, to: "+15550107777", text, data: { validity_period: "600" }, at: expect.any(Date) } },
     ]);
     expect(calls.read()).toContainEqual(expect.objectContaining({ provider: "twilio", outcome: "accepted", calls: 1 }));
+  });
+
+  it("sends what the templates make", async () => {
+    await createSms({ ...sandbox.settings, timeoutMs: TIMEOUT_MS }, { render: renderSms, calls }).send(aMessage(), never());
+    const { variables } = aMessage();
+    expect(outbox.all()).toMatchObject([{ text: renderSms("order-on-the-way", "en", variables).text }]);
   });
 
   it.each([
