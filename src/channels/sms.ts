@@ -120,7 +120,10 @@ function callbackOf(publicUrl: string | undefined, messageId: string): { readonl
 
 function read({ sid, status, errorCode }: Taken): Accepted {
   if (typeof sid !== "string" || sid === "") throw new Error("This is no message of Twilio's.");
-  if (NOT_SENT.includes(status)) throw errorOf(400, errorCode, undefined);
+  if (NOT_SENT.includes(status)) {
+    if (typeof errorCode === "number") throw errorOf(400, errorCode, undefined);
+    throw new ChannelError("refused", "not_sent", "Twilio did not send it, and does not say why");
+  }
   return { providerMessageId: sid };
 }
 

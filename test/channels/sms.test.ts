@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { createServer as createHttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -102,6 +103,32 @@ describe("SMS", () => {
   it("goes by the status where the answer is a gateway's page", async () => {
     await faults({ fault: 502 });
     expect(await refusal(sms().send(aMessage(), never()))).toMatchObject({ kind: "unknown", code: "http_502" });
+  });
+
+  it.each([
+    ["a newer kind of error", 400, { type: "about:blank", title: "Ada", status: 400, code: 21610 }, "refused", "21610"],
+    ["an error without a code", 400, { message: "Ada" }, "refused", "http_400"],
+    ["an error with words for a code", 500, { code: "Ada" }, "unknown", "http_500"],
+    ["a message that has failed already", 201, { sid: "SM1", status: "failed", error_code: 30005 }, "refused", "30005"],
+    ["a message that has failed for no reason", 201, { sid: "SM1", status: "failed", error_code: null }, "refused", "not_sent"],
+    ["a message without a name", 201, { status: "queued" }, "unknown", "unreadable_answer"],
+    ["nothing", 201, null, "unknown", "unreadable_answer"],
+    ["another place", 307, { message: "Ada" }, "misconfigured", "http_307"],
+    ["far too much", 201, { sid: "SM1", status: "queued", body: "x".repeat(2 * 1024 * 1024) }, "unknown", "connection_lost"],
+  ])("reads %s", async (_, status, answer, kind, code) => {
+    let asked = 0;
+    const server = createHttpServer((request, response) => {
+      asked++;
+      request.resume();
+      response.writeHead(status, { "content-type": "application/json", location: "/elsewhere" }).end(JSON.stringify(answer));
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const baseUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const error = await refusal(sms({ baseUrl, timeoutMs: 5000 }).send(aMessage(), never()));
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    expect(error).toMatchObject({ kind, code });
+    expect(asked).toBe(1);
   });
 
   it("tells how long Twilio wants us to wait", async () => {
