@@ -10,11 +10,13 @@ import type { WebhookFault, WebhookSender } from "./webhook-sender.ts";
 export type Asked = {
   readonly method: string;
   readonly path: string;
+  readonly query: URLSearchParams;
   readonly authorization: string;
   /** The body: JSON, or a form's fields. Undefined when it is neither. */
   readonly body: Readonly<Record<string, unknown>> | undefined;
 };
 
+/** A body that is text is sent as a page of HTML, and one that is undefined is none; any other is JSON. */
 export type Answered = { readonly status: number; readonly body: unknown; readonly headers?: Readonly<Record<string, string>> };
 
 /** One provider's API, in its own wire format. */
@@ -24,6 +26,8 @@ export type SandboxApi = {
   answer(asked: Asked): Answered;
   /** The provider's body of an error that is injected, of the code that was asked for. */
   fault(status: number, code?: number | string): unknown;
+  /** The headers of such an answer, in place of a Retry-After. */
+  faultHeaders?(status: number, retryAfter: string): Readonly<Record<string, string>>;
   /** Answers what is asked under /__sandbox/ that is this provider's own; undefined for all else. */
   control?(asked: Asked): Answered | undefined;
   /** The messages that were taken, of providers that send some. */
@@ -102,9 +106,11 @@ export async function startSandboxServer(
   }
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { pathname, searchParams } = new URL(request.url ?? "/", "http://sandbox");
     const asked: Asked = {
       method: request.method ?? "GET",
-      path: new URL(request.url ?? "/", "http://sandbox").pathname,
+      path: pathname,
+      query: searchParams,
       authorization: request.headers.authorization ?? "",
       body: await readBody(request),
     };
@@ -121,15 +127,16 @@ export async function startSandboxServer(
       return;
     }
     if (typeof fault === "number") {
-      const headers = fault === 429 || retryAfter !== "1" ? { "retry-after": retryAfter } : {};
+      const usual = fault === 429 || retryAfter !== "1" ? { "retry-after": retryAfter } : {};
+      const headers = api.faultHeaders?.(fault, retryAfter) ?? usual;
       send(response, { status: fault, body: api.fault(fault, code), headers });
       return;
     }
     const answer = api.answer(asked);
     if (fault === "lose") return;
     if (fault === "reset-mid-body") {
-      const text = JSON.stringify(answer.body);
-      response.writeHead(answer.status, { "content-type": "application/json", "content-length": text.length + 1 });
+      const text = JSON.stringify(answer.body ?? {});
+      response.writeHead(answer.status, { "content-type": "application/json", ...answer.headers, "content-length": text.length + 1 });
       response.write(text.slice(0, -1), () => request.socket.destroy());
       return;
     }
@@ -153,7 +160,9 @@ export async function startSandboxServer(
 }
 
 function send(response: ServerResponse, { status, body, headers = {} }: Answered): void {
-  response.writeHead(status, { "content-type": "application/json", ...headers }).end(JSON.stringify(body));
+  const isPage = typeof body === "string";
+  const type = isPage ? "text/html" : "application/json";
+  response.writeHead(status, { "content-type": type, ...headers }).end(isPage ? body : JSON.stringify(body));
 }
 
 async function readBody(request: IncomingMessage): Promise<Readonly<Record<string, unknown>> | undefined> {

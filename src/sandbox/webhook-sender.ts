@@ -6,7 +6,11 @@ export type OutgoingWebhook = {
   readonly body: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly forged: Readonly<Record<string, string>>;
+  /** Where it goes, if not to where the sender's go. */
+  readonly url?: string;
 };
+
+type Posted = Omit<OutgoingWebhook, "forged">;
 
 /** Sends webhooks one after the other, and those that are not taken again, as providers do. */
 export type WebhookSender = {
@@ -34,9 +38,9 @@ export function createWebhookSender(url: (() => string | undefined) | undefined)
     return found?.fault;
   }
 
-  async function post({ body, headers }: Pick<OutgoingWebhook, "body" | "headers">): Promise<void> {
+  async function post({ body, headers, url: own }: Posted): Promise<void> {
     for (const retryMs of [...RETRY_MS, undefined]) {
-      const to = url?.();
+      const to = own ?? url?.();
       if (to === undefined || stopping.signal.aborted) return;
       try {
         const signal = AbortSignal.any([stopping.signal, AbortSignal.timeout(ANSWER_MS)]);
@@ -51,7 +55,7 @@ export function createWebhookSender(url: (() => string | undefined) | undefined)
     }
   }
 
-  function queue(webhook: Pick<OutgoingWebhook, "body" | "headers">): void {
+  function queue(webhook: Posted): void {
     last = last.then(() => post(webhook));
   }
 
@@ -70,7 +74,7 @@ export function createWebhookSender(url: (() => string | undefined) | undefined)
           queue(webhook);
           break;
         case "forge":
-          queue({ body: webhook.body, headers: webhook.forged });
+          queue({ ...webhook, headers: webhook.forged });
           break;
         case undefined:
           queue(webhook);
