@@ -1,12 +1,14 @@
 import type { Logger } from "pino";
 import { NotificationChannel } from "../gen/ordertrail/events/v1/notification_events_pb.js";
-import { renderPush, renderSms, renderWhatsApp } from "../templates/render.ts";
+import { renderEmail, renderPush, renderSms, renderWhatsApp } from "../templates/render.ts";
 import type { Channel } from "./channel.ts";
+import { createEmail } from "./email.ts";
 import type { EmailSettings } from "./email-settings.ts";
 import { createInApp } from "./in-app.ts";
 import type { ProviderCalls } from "./provider-calls.ts";
 import { createPush } from "./push.ts";
 import type { PushSettings } from "./push-settings.ts";
+import { createSms } from "./sms.ts";
 import type { SmsSettings } from "./sms-settings.ts";
 import { createStoreWebhook } from "./store-webhook.ts";
 import { createWhatsApp } from "./whatsapp.ts";
@@ -33,11 +35,13 @@ const SET: readonly (readonly [NotificationChannel, string])[] = [
 
 /** Every channel that there is an account for, and those that need none. Says which are off. */
 export function createChannels(
-  { whatsapp, push }: ChannelAccounts,
+  { email, sms, whatsapp, push }: ChannelAccounts,
   { timeoutMs, allowPrivate, calls, logger }: { timeoutMs: number; allowPrivate: boolean; calls: ProviderCalls; logger: Logger },
 ): Channels {
   const parts = new AsyncDisposableStack();
   const channels: Channel[] = [
+    ...(email ? [createEmail({ ...email, timeoutMs }, { render: renderEmail, calls })] : []),
+    ...(sms ? [createSms({ ...sms, timeoutMs }, { render: renderSms, calls })] : []),
     ...(whatsapp ? [createWhatsApp({ ...whatsapp, timeoutMs }, { render: renderWhatsApp, calls })] : []),
     ...(push ? [parts.use(createPush({ ...push, timeoutMs }, { render: renderPush, calls }))] : []),
     createStoreWebhook({ timeoutMs, allowPrivate }, { render: (...what) => renderSms(...what).text, calls }),

@@ -74,7 +74,7 @@ async function run(config: Config, logger: Logger): Promise<void> {
 
 /** The channels without an account: in development, whoever would carry their messages is played on this machine. */
 function channelsToPlay({ channels }: Config): ReadonlySet<keyof PlayedAccounts> {
-  return new Set((["whatsapp", "push"] as const).filter((channel) => !channels[channel]));
+  return new Set((["email", "sms", "whatsapp", "push"] as const).filter((channel) => !channels[channel]));
 }
 
 /** Whether delivery providers are played on this machine: in development, and when there is an account with neither. */
