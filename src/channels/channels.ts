@@ -41,7 +41,7 @@ export function createChannels(
   const parts = new AsyncDisposableStack();
   const channels: Channel[] = [
     ...(email ? [createEmail({ ...email, timeoutMs }, { render: renderEmail, calls })] : []),
-    ...(sms ? [createSms({ ...sms, timeoutMs }, { render: renderSms, calls })] : []),
+    ...(sms ? [createSms(withTimeout(sms, timeoutMs), { render: renderSms, calls })] : []),
     ...(whatsapp ? [createWhatsApp({ ...whatsapp, timeoutMs }, { render: renderWhatsApp, calls })] : []),
     ...(push ? [parts.use(createPush({ ...push, timeoutMs }, { render: renderPush, calls }))] : []),
     createStoreWebhook({ timeoutMs, allowPrivate }, { render: (...what) => renderSms(...what).text, calls }),
@@ -51,4 +51,15 @@ export function createChannels(
   for (const [channel, variables] of SET)
     if (!all.has(channel)) logger.warn({ channel: NotificationChannel[channel] }, `this channel is off: set ${variables} to turn it on`);
   return { all, [Symbol.asyncDispose]: () => parts.disposeAsync() };
+}
+
+/** Where Twilio reaches us may be known later than the rest: it is read when it is needed. */
+function withTimeout(sms: Omit<SmsSettings, "timeoutMs">, timeoutMs: number): SmsSettings {
+  return {
+    ...sms,
+    timeoutMs,
+    get publicUrl() {
+      return sms.publicUrl;
+    },
+  };
 }
