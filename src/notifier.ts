@@ -25,7 +25,7 @@ import { createSender, type Sender } from "./notifications/sender.ts";
 import { createContactIndex } from "./privacy/contact-index.ts";
 import type { PersonalKeys } from "./privacy/personal-keys.ts";
 import { createRepeater } from "./privacy/repeater.ts";
-import type { WrappedSecrets } from "./privacy/wrapped-secrets.ts";
+import type { SecretName, WrappedSecrets } from "./privacy/wrapped-secrets.ts";
 import { createNotificationLogs } from "./projections/notification-logs.ts";
 import type { Projector } from "./projections/projector.ts";
 import { createPushTokens } from "./projections/push-tokens.ts";
@@ -39,7 +39,7 @@ export type Notifier = AsyncDisposable & {
   readonly service: ServedService;
   readonly webhooks: ChannelWebhooksOptions;
   /** What signs the calls to a store's own system. */
-  readonly webhookSecret: (storeId: string) => string;
+  readonly webhookSecret: (storeId: string) => Promise<string>;
   /** Begins to plan and to send, where there is a NATS. */
   start(): void;
   /** Rejects, with the reason, when nothing has been heard of events for long. */
@@ -94,12 +94,13 @@ export async function createNotifier(parts: NotifierParts): Promise<Notifier> {
   const pushTokens = createPushTokens(db);
   const logs = createNotificationLogs(db);
   const contacts = await createContactIndex(db, () => secrets.get("contact-index"));
-  const storeSecret = await secrets.get("store-webhooks");
-  const unsubscribeSecret = await secrets.get("unsubscribe");
   const seen = createSeenReports(db);
-  const macOf = (secret: Uint8Array, text: string) => createHmac("sha256", secret).update(text).digest();
-  const webhookSecret = (storeId: string) => `whsec_${macOf(storeSecret, storeId).toString("base64")}`;
-  const unsubscribeToken = (customerId: string) => macOf(unsubscribeSecret, customerId).subarray(0, 16).toString("base64url");
+  const macOf = async (name: SecretName, text: string) =>
+    createHmac("sha256", await secrets.get(name))
+      .update(text)
+      .digest();
+  const webhookSecret = async (storeId: string) => `whsec_${(await macOf("store-webhooks", storeId)).toString("base64")}`;
+  const unsubscribeToken = async (customerId: string) => (await macOf("unsubscribe", customerId)).subarray(0, 16).toString("base64url");
 
   const reports = createReports({ notifications, customers, tokens, reader, logs, contacts, keys, now, logger });
   const receivers = createReceivers({
@@ -136,7 +137,7 @@ export async function createNotifier(parts: NotifierParts): Promise<Notifier> {
       tracking: async () => "",
       unsubscribe: async (customerId) => {
         const base = parts.publicUrl();
-        return base === undefined ? "" : `${base}/unsubscribe/${customerId}/${unsubscribeToken(customerId)}`;
+        return base === undefined ? "" : `${base}/unsubscribe/${customerId}/${await unsubscribeToken(customerId)}`;
       },
     },
     isConversationOpen: async (phone) => (await contacts.lastInbound(phone)) !== undefined,

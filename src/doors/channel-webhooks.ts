@@ -24,7 +24,7 @@ export type ChannelWebhooksOptions = {
   readonly publicUrl: () => string | undefined;
   readonly metaVerifyToken: string | undefined;
   /** What shows that a link to unsubscribe is ours. */
-  readonly unsubscribeToken: (customerId: string) => string;
+  readonly unsubscribeToken: (customerId: string) => Promise<string>;
   readonly optOut: (customerId: string, channel: NotificationChannel, source: ConsentSource, place: string) => Promise<void>;
 };
 
@@ -86,7 +86,7 @@ export function createChannelWebhooks(options: ChannelWebhooksOptions, { refuse,
   }
 
   async function unsubscribe([, customerId = "", token = ""]: RegExpExecArray, request: IncomingMessage, response: ServerResponse) {
-    if (!isSame(token, unsubscribeToken(customerId))) throw new Refusal("ROUTE_NOT_FOUND", "this link is not one of ours");
+    if (!isSame(token, await unsubscribeToken(customerId))) throw new Refusal("ROUTE_NOT_FOUND", "this link is not one of ours");
     const method = request.method ?? "";
     if (method === "POST") await optOut(customerId, NotificationChannel.EMAIL, ConsentSource.UNSUBSCRIBE, "email-link");
     else if (method !== "GET") throw new Refusal("METHOD_NOT_ALLOWED", "use GET or POST", { allow: "GET, POST" });

@@ -21,6 +21,8 @@ export type MongodOptions = {
   readonly cacheSizeMib?: number;
   /** Lets tests set fail points. */
   readonly failPoints?: boolean;
+  /** Lets go of dropped collections at once: for many databases that live for a moment, whose files would otherwise stay for minutes. */
+  readonly forgetful?: boolean;
   /** Writes its files uncompressed, so that tests can search them. */
   readonly uncompressed?: boolean;
 };
@@ -64,6 +66,7 @@ export async function startMongodMember(options: MongodOptions & { replSet: stri
       // Alone, it has nobody to hand over to: without these, an orderly stop waits for seconds.
       ...["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"],
       ...["--setParameter", "diagnosticDataCollectionEnabled=false"],
+      ...(options.forgetful ? ["--setParameter", "minSnapshotHistoryWindowInSeconds=0", "--syncdelay", "10"] : []),
       ...(options.failPoints ? ["--setParameter", "enableTestCommands=1"] : []),
       ...(options.uncompressed
         ? [

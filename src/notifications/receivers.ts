@@ -34,7 +34,7 @@ export type ReceiversOptions = {
   readonly channels: ReadonlyMap<NotificationChannel, Channel>;
   readonly operatorEmail: string | undefined;
   /** What signs the calls to a store's own system. */
-  readonly webhookSecret: (storeId: string) => string;
+  readonly webhookSecret: (storeId: string) => Promise<string>;
   readonly defaultTimeZone: string;
 };
 
@@ -83,7 +83,7 @@ export function createReceivers(options: ReceiversOptions): Receivers {
     const to: Addresses = {
       ...(profile?.email && { email: profile.email }),
       ...(profile?.smsPhone && { phone: profile.smsPhone }),
-      ...(profile?.webhookUrl && { webhook: { url: profile.webhookUrl, secret: webhookSecret(storeId) } }),
+      ...(profile?.webhookUrl && { webhook: { url: profile.webhookUrl, secret: await webhookSecret(storeId) } }),
     };
     const receiver = {
       ...{ recipientId: storeId, reached: reachedBy(to) },

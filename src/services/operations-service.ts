@@ -32,7 +32,7 @@ export function createOperationsService({
   readonly stores: Transactor<StoreState>;
   readonly keys: PersonalKeys;
   /** What signs the calls to a store's own system. */
-  readonly webhookSecret: (storeId: string) => string;
+  readonly webhookSecret: (storeId: string) => Promise<string>;
 }): ServiceHandlers<typeof OperationsService> {
   function known(name: string): string {
     if (projector.names.includes(name)) return name;
@@ -45,7 +45,8 @@ export function createOperationsService({
   }
 
   /** Auditors see how things stand, and no secrets. */
-  const secretFor = ({ role }: Caller, storeId: string) => (role === Role.AUDITOR ? "" : webhookSecret(storeId));
+  const secretFor = async ({ role }: Caller, { profile }: StoreState) =>
+    role === Role.AUDITOR || !profile?.webhookUrl ? "" : await webhookSecret(profile.storeId);
 
   return {
     async listProjections() {
@@ -88,7 +89,7 @@ export function createOperationsService({
       const store = await stores.read(storeId);
       if (!store?.state.profile)
         throw new Refusal("STORE_NOT_FOUND", `store ${storeId} was never set: PutStore sets it`, { store_id: storeId });
-      return { store: presentStore(store, secretFor(call.caller, storeId)) };
+      return { store: presentStore(store, await secretFor(call.caller, store.state)) };
     },
 
     async putStore(request, call) {
@@ -108,7 +109,7 @@ export function createOperationsService({
         signal,
       );
       if (outcome.appended) call.log({ store_id: request.storeId, position: outcome.position, version: outcome.version }, "store set");
-      return { store: presentStore(outcome, secretFor(caller, request.storeId)) };
+      return { store: presentStore(outcome, await secretFor(caller, outcome.state)) };
     },
 
     async *rotateKeys(_, call) {

@@ -41,7 +41,7 @@ export function presentStore({ state, version, position }: Snapshot<StoreState>,
   const { $typeName: _deadlines, ...limits } = deadlines ?? { $typeName: undefined };
   return create(StoreSchema, {
     ...{ storeId, name, phone, email, timeZone, version, webhookUrl, smsPhone, locale },
-    webhookSecret: webhookUrl === "" ? "" : webhookSecret,
+    webhookSecret,
     position: BigInt(position),
     updatedAt: timestampFromDate(state.updatedAt),
     ...(address && { address: create(AddressSchema, place) }),

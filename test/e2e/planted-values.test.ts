@@ -44,6 +44,7 @@ describe("personal data given by every door, after its people were erased", () =
     cleanup.defer(() => client.close());
     const db = client.db("grocery_delivery");
 
+    await plantAddresses(instance);
     await plantByEveryDoor(instance);
     await plantInRefusedCalls(instance);
     const before = await statisticsOf(client);
@@ -62,6 +63,7 @@ describe("personal data given by every door, after its people were erased", () =
     expect((await instance.run("privacy", "erase", "under-way")).code).toBe(1);
     const last = await instance.run("privacy", "erase", "under-way", "--include-orders-under-way", "--json");
     expect(JSON.parse(last.out).places).toEqual([
+      { place: "contact_index", documents: "2" },
       { place: "driver_locations", documents: "1" },
       { place: "order_tracking", documents: "1" },
       { place: "tracking_links", documents: "0" },
@@ -147,6 +149,21 @@ const recipientOf = () => ({
   },
   instructions: text(),
 });
+
+/** How each customer is reached: they are written to by every channel that `start` plays. */
+async function plantAddresses({ http, token }: Instance): Promise<void> {
+  const call = async (method: string, path: string, body: object) => {
+    const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
+    const response = await fetch(`${http}/notifications/${path}`, { method, headers, body: JSON.stringify(body) });
+    expect([path, response.status, await response.text()]).toEqual([path, 200, expect.any(String)]);
+  };
+  for (const [index, customer_id] of CUSTOMERS.entries()) {
+    const channels = [["EMAIL"], ["SMS"], ["WHATSAPP"], ["PUSH"], ["EMAIL", "SMS"], ["SMS", "PUSH"]][index];
+    await call("PUT", "preferences", { customer_id, channels, email: `${text()}@mail.example`, phone: phone() });
+    await call("POST", "whatsapp/opt-in", { customer_id, phone: phone(), source: "checkout", wording: "Yes" });
+    await call("POST", "push/register-token", { customer_id, token: `${text()}-token`, platform: "ANDROID" });
+  }
+}
 
 async function plantByEveryDoor(instance: Instance): Promise<void> {
   for (const [index, [name, tracking]] of clientsOf(instance).entries()) {

@@ -91,6 +91,7 @@ describe(`an erasure killed at random, ${COUNTS.privacyKills} times (seed ${COUN
       keysDestroyed: DAYS,
       orders: 1,
       places: [
+        { place: "contact_index", documents: 0 },
         { place: "driver_locations", documents: 1 },
         { place: "order_tracking", documents: 1 },
         { place: "tracking_links", documents: 1 },

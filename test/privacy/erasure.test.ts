@@ -38,6 +38,7 @@ describe("erasing a customer", () => {
       keysDestroyed: 1,
       orders: 2n,
       places: [
+        { place: "contact_index", documents: 0n },
         { place: "driver_locations", documents: 0n },
         { place: "order_tracking", documents: 0n },
         { place: "tracking_links", documents: 0n },

@@ -14,7 +14,7 @@ declare module "vitest" {
 export async function setup({ provide }: TestProject): Promise<() => Promise<void>> {
   await sweepAbandonedFolders();
   const folder = await temporaryFolder();
-  const mongod = await startMongod({ dataDir: join(folder.path, "mongod"), cacheSizeMib: 512 });
+  const mongod = await startMongod({ dataDir: join(folder.path, "mongod"), cacheSizeMib: 512, forgetful: true });
   provide("mongodbUrl", mongod.url);
   return async () => {
     await mongod.kill();
