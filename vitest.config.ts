@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
 
 /** A test that imports one of these needs a real server; all others are the project "fast". */
-const NEEDS_SERVERS = /from "[^"]*\/(support\/(mongo|secured-mongod|app|log|delivering|valkey)|embedded\/[^"]+)\.ts"/;
+const NEEDS_SERVERS = /from "[^"]*\/(support\/(mongo|secured-mongod|app|log|delivering|valkey)|notifying|embedded\/[^"]+)\.ts"/;
 
 const needingServers = globSync("test/**/*.test.ts").filter((path) => NEEDS_SERVERS.test(readFileSync(path, "utf8")));
 

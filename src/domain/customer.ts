@@ -74,6 +74,16 @@ export function optOut(
   return [happened({ case: "channelOptedOut", value: said })];
 }
 
+/** A customer who names a channel again that they had unsubscribed from wants it again. A word such as STOP is taken back by a word only. */
+export function comeBack(state: CustomerState | undefined, customerId: string, wishes: NotificationWishes): Event[] {
+  const named = new Set([...wishes.channels, ...wishes.categories.flatMap(({ channels }) => channels)]);
+  return [...named].flatMap((channel) => {
+    const consent = state?.consents.get(channel);
+    const isUnsubscribed = consent?.isIn === false && consent.source === ConsentSource.UNSUBSCRIBE;
+    return isUnsubscribed ? optIn(state, { customerId, channel, source: ConsentSource.API, place: "preferences", wording: "" }) : [];
+  });
+}
+
 /** Whether a customer may be sent something by a channel: WhatsApp wants their consent, the others that they have not refused. */
 export function isAllowed(state: CustomerState | undefined, channel: NotificationChannel): boolean {
   const consent = state?.consents.get(channel);

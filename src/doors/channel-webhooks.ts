@@ -130,4 +130,6 @@ const page = (body: string) =>
   `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Emails</title><body>${body}</body></html>`;
 /** Programs that look at links must change nothing by it: only the button does. */
 const ASK = page('<form method="post"><p>Do you want no more emails about your orders?</p><button>Unsubscribe</button></form>');
-const DONE = page("<p>You will get no more emails about your orders. Changing your notification settings brings them back.</p>");
+const DONE = page(
+  "<p>You will get no more emails about your orders. Choosing email again in your notification settings brings them back.</p>",
+);

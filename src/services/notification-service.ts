@@ -3,7 +3,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { parsePhoneNumberFromString } from "libphonenumber-js/max";
 import { mayAccess } from "../access/permissions.ts";
-import { type CustomerState, isAllowed, optIn, optOut, setWishes } from "../domain/customer.ts";
+import { type CustomerState, comeBack, isAllowed, optIn, optOut, setWishes } from "../domain/customer.ts";
 import { evolveNotifications, type NotificationsState, notificationStream } from "../domain/notifications.ts";
 import type { OrderState } from "../domain/order.ts";
 import { orderNotFound } from "../domain/order-refusals.ts";
@@ -148,7 +148,8 @@ export function createNotificationService(options: NotificationServiceOptions): 
             if (state?.erased) throw erased(customerId);
             if (request.whatsappOptedIn !== undefined && request.whatsappOptedIn !== isAllowed(state, WHATSAPP))
               throw invalid("whatsapp_opted_in", "read_only", "is changed by POST /notifications/whatsapp/opt-in and opt-out only");
-            return setWishes(state, customerId, wishes, contact);
+            const asks = call.caller.role === Role.CUSTOMER ? comeBack(state, customerId, wishes) : [];
+            return [...setWishes(state, customerId, wishes, contact), ...asks];
           },
         },
         call.signal,
