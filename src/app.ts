@@ -331,7 +331,7 @@ export async function createApp(
       createAuditService({
         ...{ db, reader, audit, tiles, checkpoints, remembered },
         verifiers: () => auditKeys.verifiers(origin),
-        ...{ erasures, links, trackings, tracking, projector, keys, now },
+        ...{ erasures, links, trackings, tracking, messages: notifier.handlers, projector, keys, now },
       }),
     ),
     served(

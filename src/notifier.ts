@@ -29,7 +29,7 @@ import type { SecretName, WrappedSecrets } from "./privacy/wrapped-secrets.ts";
 import { createNotificationLogs } from "./projections/notification-logs.ts";
 import type { Projector } from "./projections/projector.ts";
 import { createPushTokens } from "./projections/push-tokens.ts";
-import { type ServedService, served } from "./services/call.ts";
+import { type ServedService, type ServiceHandlers, served } from "./services/call.ts";
 import { createNotificationService } from "./services/notification-service.ts";
 import { createSeenReports } from "./services/seen-reports.ts";
 import { createWatchNotifications } from "./services/watch-notifications.ts";
@@ -37,6 +37,7 @@ import { createWatchNotifications } from "./services/watch-notifications.ts";
 /** All that has to do with messages, built. */
 export type Notifier = AsyncDisposable & {
   readonly service: ServedService;
+  readonly handlers: ServiceHandlers<typeof NotificationService>;
   readonly webhooks: ChannelWebhooksOptions;
   /** What signs the calls to a store's own system. */
   readonly webhookSecret: (storeId: string) => Promise<string>;
@@ -193,6 +194,7 @@ export async function createNotifier(parts: NotifierParts): Promise<Notifier> {
   });
   return {
     service: served(NotificationService, service),
+    handlers: service,
     webhooks: {
       channels,
       take: reports.take,

@@ -1,4 +1,4 @@
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { checkFilters, scopeOf } from "../access/permissions.ts";
 import type { TrackingLink, TrackingLinks } from "../access/tracking-links.ts";
@@ -9,6 +9,11 @@ import { parsePeer } from "../domain/peer.ts";
 import { Refusal } from "../domain/refusal.ts";
 import { OrderStatus, Role } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { AuditService, CustomerLinkSchema, CustomerOrderSchema, ErasureReceiptSchema } from "../gen/ordertrail/v1/audit_service_pb.js";
+import {
+  GetPreferencesRequestSchema,
+  ListNotificationsRequestSchema,
+  type NotificationService,
+} from "../gen/ordertrail/v1/notification_service_pb.js";
 import type { OrderTrackingService } from "../gen/ordertrail/v1/order_tracking_service_pb.js";
 import type { LogReader } from "../log/reader.ts";
 import type { ErasureReceipt, Erasures } from "../privacy/erasures.ts";
@@ -26,6 +31,8 @@ export type CustomerPrivacyDependencies = {
   readonly trackings: OrderTrackings;
   /** By which the history of an order is shown. */
   readonly tracking: Pick<ServiceHandlers<typeof OrderTrackingService>, "getHistory">;
+  /** By which what they wish and were told is shown. */
+  readonly messages: Pick<ServiceHandlers<typeof NotificationService>, "getPreferences" | "listNotifications">;
   readonly projector: Pick<Projector, "waitFor">;
   readonly reader: Pick<LogReader, "head" | "readStream">;
   readonly keys: PersonalKeys;
@@ -41,12 +48,13 @@ const NAMED_ORDERS = 10;
 const DEFAULT_PAGE_ORDERS = 50;
 const MAX_PAGE_ORDERS = 100;
 const HISTORY_PAGE = 1000;
+const MOST_MESSAGES = 1000;
 
 /** The part of AuditService that looks after the people in the history. */
 export function createCustomerPrivacy(
   dependencies: CustomerPrivacyDependencies,
 ): Pick<ServiceHandlers<typeof AuditService>, "eraseCustomer" | "exportCustomerData"> {
-  const { erasures, links, trackings, tracking, projector, reader, keys, now } = dependencies;
+  const { erasures, links, trackings, tracking, messages, projector, reader, keys, now } = dependencies;
 
   /** Waits until lists show every order there is. */
   async function untilListed({ signal }: Call): Promise<void> {
@@ -86,6 +94,17 @@ export function createCustomerPrivacy(
     return explained
       .filter(({ actor, address }) => actor?.role === customer.role && actor.subject === customer.subject && address !== "")
       .map(({ position = 0n, recordedAt, address = "" }) => ({ position, address, ...(recordedAt && { recordedAt }) }));
+  }
+
+  /** What a customer wishes and was told, in their own eyes. */
+  async function messagesOf(customerId: string, call: Call) {
+    const own = { ...call, caller: { role: Role.CUSTOMER, subject: customerId } };
+    const minPosition = BigInt(await reader.head());
+    const [{ preferences }, { notifications }] = await Promise.all([
+      messages.getPreferences(create(GetPreferencesRequestSchema), own),
+      messages.listNotifications(create(ListNotificationsRequestSchema, { pageSize: MOST_MESSAGES, minPosition }), own),
+    ]);
+    return { ...(preferences && { preferences }), ...(notifications && { notifications }) };
   }
 
   return {
@@ -137,6 +156,7 @@ export function createCustomerPrivacy(
         exportedAt: timestampFromDate(now()),
         orders,
         ...(erasure && { erasure: presentReceipt(erasure) }),
+        ...(pageToken === "" && (await messagesOf(customerId, call))),
         nextPageToken:
           found.length > limit && last ? formatPageToken([last.state.createdAt.getTime(), last.state.orderId], { customerId }) : "",
       };

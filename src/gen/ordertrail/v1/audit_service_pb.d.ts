@@ -7,6 +7,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Actor, Door, OrderStatus, Role } from "../events/v1/values_pb.js";
 import type { OrderTracking } from "./order_tracking_pb.js";
+import type { Notification, NotificationPreferences } from "./notification_pb.js";
 import type { HistoryEvent } from "./order_tracking_service_pb.js";
 
 /**
@@ -1037,6 +1038,20 @@ export declare type ExportCustomerDataResponse = Message<"ordertrail.v1.ExportCu
    * @generated from field: string next_page_token = 5;
    */
   nextPageToken: string;
+
+  /**
+   * What they wish to be told and how they are reached; on the first page.
+   *
+   * @generated from field: ordertrail.v1.NotificationPreferences preferences = 6;
+   */
+  preferences?: NotificationPreferences | undefined;
+
+  /**
+   * What they were told, newest first, at most the last thousand; on the first page. ListNotifications has all.
+   *
+   * @generated from field: repeated ordertrail.v1.Notification notifications = 7;
+   */
+  notifications: Notification[];
 };
 
 /**
