@@ -31,12 +31,15 @@ describe("ordertrail projections", () => {
         projections: [
           { name: "order_tracking", position: "1", behind: "0", rebuilding: false, last_error: "" },
           { name: "deadlines", position: "1", behind: "0", rebuilding: false, last_error: "" },
+          { name: "notification_logs", position: "1", behind: "0", rebuilding: false, last_error: "" },
+          { name: "notification_preferences", position: "1", behind: "0", rebuilding: false, last_error: "" },
+          { name: "push_tokens", position: "1", behind: "0", rebuilding: false, last_error: "" },
           { name: "audit_tree", position: "1", behind: "0", rebuilding: false, last_error: "" },
         ],
       });
     });
     expect((await projections("list")).out).toMatch(
-      /^projection +position +behind .*\norder_tracking +1 +0 +20\S+Z +\S+ +running\ndeadlines .* running\naudit_tree .* running\n\nThe log's newest position is 1\.\n$/,
+      /^projection +position +behind .*\norder_tracking +1 +0 +20\S+Z +\S+ +running\n(?:(?:deadlines|notification_logs|notification_preferences|push_tokens) .* running\n){4}audit_tree .* running\n\nThe log's newest position is 1\.\n$/,
     );
 
     expect(await projections("rebuild", "order_tracking")).toEqual({
@@ -69,7 +72,9 @@ describe("ordertrail projections", () => {
     await using app = await startInstance();
     expect(app.grpc).not.toBe("");
     const { err, exitCode } = await projections("rebuild", "nonsense");
-    expect(err).toBe("error: there is no projection nonsense; there are order_tracking, deadlines, audit_tree\n");
+    expect(err).toBe(
+      "error: there is no projection nonsense; there are order_tracking, deadlines, notification_logs, notification_preferences, push_tokens, audit_tree\n",
+    );
     expect(exitCode).toBe(1);
     expect((await projections("verify", "audit_tree")).err).toContain("AuditService.VerifyLog verifies it");
   });
