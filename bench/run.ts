@@ -11,6 +11,7 @@ import { auditVerify } from "./audit-verify.ts";
 import { emmett } from "./emmett.ts";
 import { locations } from "./locations.ts";
 import type { Bench, Measure, Row } from "./measure.ts";
+import { notifications } from "./notifications.ts";
 import { type PreparedLog, prepareLog } from "./prepared-log.ts";
 import { processes } from "./processes.ts";
 import { readLog } from "./read-log.ts";
@@ -30,6 +31,7 @@ const MEASURES: readonly Measure[] = [
   rpc,
   access,
   watch,
+  notifications,
   readLog,
   rebuild,
   appendAtSize,
