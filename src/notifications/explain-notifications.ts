@@ -56,7 +56,4 @@ const REASONS: Readonly<Record<NotificationReason, string>> = {
   [NotificationReason.GATHERING]: "newer news may follow",
   [NotificationReason.LIMIT]: "there have been many messages",
   [NotificationReason.RETRY]: "the provider has not taken it, and may later",
-  [NotificationReason.ORDER]: "another message of the order goes first",
-  [NotificationReason.OPTED_OUT]: "they have said that they want none by this channel",
-  [NotificationReason.OVERTAKEN]: "the order has moved on",
 };

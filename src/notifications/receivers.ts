@@ -5,7 +5,7 @@ import type { Receiver } from "../domain/notification-plan.ts";
 import type { OrderState } from "../domain/order.ts";
 import type { PushTokenState } from "../domain/push-token.ts";
 import type { StoreState } from "../domain/store.ts";
-import { NotificationAudience, type NotificationChannel } from "../gen/ordertrail/events/v1/notification_events_pb.js";
+import { NotificationAudience, NotificationChannel } from "../gen/ordertrail/events/v1/notification_events_pb.js";
 import type { Sealed } from "../gen/ordertrail/events/v1/values_pb.js";
 import { type ContactDetails, ContactDetailsSchema } from "../gen/ordertrail/v1/notification_pb.js";
 import type { Transactor } from "../log/transact.ts";
@@ -47,6 +47,7 @@ export function createReceivers(options: ReceiversOptions): Receivers {
 
   /** The customer's devices, each if it is still theirs by the log: what the read model says may be a moment old. */
   async function devicesOf(customerId: string): Promise<PushToken[]> {
+    if (!channels.has(NotificationChannel.PUSH)) return [];
     const found = await Promise.all(
       (await pushTokens.of(customerId)).map(async ({ tokenId, sealed }) => {
         const owner = (await tokens.read(tokenId))?.state.owner;

@@ -19,7 +19,7 @@ import type { Event } from "../gen/ordertrail/events/v1/log_entry_pb.js";
 import { NotificationAudience, NotificationChannel, NotificationReason } from "../gen/ordertrail/events/v1/notification_events_pb.js";
 import { Door } from "../gen/ordertrail/events/v1/values_pb.js";
 import type { Limiter } from "../limits/limiters.ts";
-import type { Transactor } from "../log/transact.ts";
+import type { Snapshot, Transactor } from "../log/transact.ts";
 import type { PersonalKeys } from "../privacy/personal-keys.ts";
 import { messageVariables } from "./message-content.ts";
 import { SYSTEM } from "./planner.ts";
@@ -126,10 +126,9 @@ export function createSender(options: SenderOptions): Sender {
     }
   }
 
-  async function compose(message: MessageState, { receiver, to }: Reached): Promise<Message> {
+  async function compose(message: MessageState, order: Snapshot<OrderState>, { receiver, to }: Reached): Promise<Message> {
     const { plan } = message;
-    const [order, store] = await Promise.all([orders.read(plan.orderId), loadStore(plan.orderId)]);
-    if (!order) throw new Error(`there is no order ${plan.orderId}, of which a message tells`);
+    const store = (await stores.read(order.state.storeId))?.state;
     const isToCustomer = plan.audience === NotificationAudience.CUSTOMER;
     const isEmail = plan.channel === NotificationChannel.EMAIL;
     const variables = await messageVariables(
@@ -149,11 +148,6 @@ export function createSender(options: SenderOptions): Sender {
       isConversationOpen:
         plan.channel === NotificationChannel.WHATSAPP && to.phone !== undefined && (await options.isConversationOpen(to.phone)),
     };
-  }
-
-  async function loadStore(orderId: string): Promise<StoreState | undefined> {
-    const order = await orders.read(orderId);
-    return order && (await stores.read(order.state.storeId))?.state;
   }
 
   /** What is recorded of an attempt that failed, and by what other way the message goes. */
@@ -192,7 +186,7 @@ export function createSender(options: SenderOptions): Sender {
         outcome = new ChannelError("refused", "opted_out", "they have said that they want none by this channel");
       else if (!channel.reaches(reached.to)) outcome = new ChannelError("refused", "no_address", "there is no address any more");
       else {
-        const composed = await compose(message, reached);
+        const composed = await compose(message, order, reached);
         outcome = await channel.send(composed, AbortSignal.timeout(answerMs));
       }
     } catch (error) {
@@ -359,7 +353,7 @@ export function createSender(options: SenderOptions): Sender {
         if (!order) continue;
         const reached = await receivers.find(plan.audience, order.state);
         const since = new Date(message.answerBy.getTime() - answerMs - RECORD_MS);
-        found = await channel.find(await compose(message, reached), since, AbortSignal.timeout(answerMs));
+        found = await channel.find(await compose(message, order, reached), since, AbortSignal.timeout(answerMs));
       }
       logger.warn(
         { order_id: orderId, message_id: plan.messageId, found: found !== undefined },

@@ -10,6 +10,7 @@ import { eventually } from "../support/eventually.ts";
 import { control, startNotifying } from "./notifying.ts";
 
 const SERVICE = { role: Role.SERVICE, subject: "checkout" };
+const OPERATOR = { role: Role.OPERATOR, subject: "operator-1" };
 const ADA = { role: Role.CUSTOMER, subject: "ada" };
 const BOB = { role: Role.CUSTOMER, subject: "bob" };
 const { EMAIL, SMS, IN_APP } = NotificationChannel;
@@ -141,6 +142,61 @@ describe("a customer", () => {
     });
     at = new Date(at.getTime() + 120_000);
     await eventually(() => expect(outbox.all()).toHaveLength(2), 20_000);
+  });
+
+  it("sees messages in the app as they come, and goes on where they were", async () => {
+    await using parts = await startNotifying();
+    const { app } = parts;
+    await submit(app, "o-1");
+    await eventually(async () => expect((await customer(app).listNotifications({})).notifications).toHaveLength(1));
+    const leave = new AbortController();
+    const seen: [string | undefined, string | undefined][] = [];
+    let position = 0n;
+    const watching = (async () => {
+      for await (const told of customer(app).watchNotifications({}, { signal: leave.signal })) {
+        position = told.position;
+        if (told.notification) seen.push([told.notification.orderId, told.notification.title]);
+      }
+    })().catch(() => undefined);
+    await eventually(() => expect(seen.map(([orderId]) => orderId)).toEqual(["o-1"]));
+    await submit(app, "o-2");
+    await eventually(() => expect(seen.map(([orderId]) => orderId)).toEqual(["o-1", "o-2"]));
+    expect(seen[1]?.[1]).not.toBe("");
+    leave.abort();
+    await watching;
+    await submit(app, "o-3");
+    const again = new AbortController();
+    for await (const told of customer(app).watchNotifications({ afterPosition: position }, { signal: again.signal })) {
+      if (!told.notification) continue;
+      expect(told.notification.orderId).toBe("o-3");
+      break;
+    }
+    again.abort();
+  });
+
+  it("finds in an export what they wish, agreed to and were told; forgotten, nothing of how they were reached", async () => {
+    await using parts = await startNotifying();
+    const { app, outbox } = parts;
+    await customer(app).updatePreferences({ channels: [EMAIL], email: "ada@example.com", phone: PHONE });
+    await submit(app, "o-1");
+    await eventually(() => expect(outbox.all()).toHaveLength(1));
+    const exported = async () => (await app.rest(OPERATOR, "GET", "/privacy/customers/ada/export")).body;
+    expect(await exported()).toMatchObject({
+      preferences: { email: "ada@example.com", phone: PHONE, channels: ["EMAIL"] },
+      notifications: [{ channel: "EMAIL", template: "order-received" }, { channel: "IN_APP" }],
+    });
+    const { status } = await app.rest(OPERATOR, "POST", "/privacy/customers/ada/erase", { include_orders_under_way: true });
+    expect(status).toBe(200);
+    const { preferences } = await exported();
+    expect(preferences).toMatchObject({ email: "", phone: "", channels: [] });
+    await expect(customer(app).updatePreferences({ email: "ada@example.com" })).rejects.toThrow("has been forgotten");
+    const orders = app.client(OrderTrackingService, "grpc", SERVICE);
+    await orders.cancelOrder({ orderId: "o-1", reason: "closed" });
+    await eventually(async () => {
+      const { traces } = await app.client(NotificationService, "grpc", SERVICE).explainNotifications({ orderId: "o-1" });
+      expect(traces.at(-1)?.notification).toMatchObject({ status: NotificationStatus.SUPPRESSED, reason: NotificationReason.ERASED });
+    });
+    expect(outbox.all()).toHaveLength(1);
   });
 
   it("takes a device over from whose it was, and registers it as often as they like", async () => {

@@ -770,27 +770,6 @@ export enum NotificationReason {
    * @generated from enum value: NOTIFICATION_REASON_RETRY = 9;
    */
   RETRY = 9,
-
-  /**
-   * It waits for a message of the same order that goes before it.
-   *
-   * @generated from enum value: NOTIFICATION_REASON_ORDER = 10;
-   */
-  ORDER = 10,
-
-  /**
-   * The person has said that they want none by this channel.
-   *
-   * @generated from enum value: NOTIFICATION_REASON_OPTED_OUT = 11;
-   */
-  OPTED_OUT = 11,
-
-  /**
-   * The order has moved on, so that it is true no more.
-   *
-   * @generated from enum value: NOTIFICATION_REASON_OVERTAKEN = 12;
-   */
-  OVERTAKEN = 12,
 }
 
 /**
