@@ -14,9 +14,16 @@ export type TrustedIssuer = {
   readonly keys: KeySource;
   /** Who the claims say is calling. Throws a Refusal UNAUTHENTICATED. */
   callerOf(claims: JWTPayload): Caller;
-  /** By what a token with these claims can be revoked, besides its `jti` and its key. */
-  revocableBy(claims: JWTPayload): readonly RevocationId[];
+  /** By what a token of this `jti` can be revoked: another issuer may give the same one. */
+  tokenId(jti: string): RevocationId;
+  /** By what else a token with these claims, signed by the key of this name, can be revoked. */
+  revocableBy(claims: JWTPayload, kid: string | undefined): readonly RevocationId[];
 };
+
+/** By what a token of another issuer can be revoked. */
+export function tokenIdOf(issuer: string, jti: string): RevocationId {
+  return `token:${issuer}#${jti}`;
+}
 
 /** Another issuer, as TOKEN_ISSUERS tells of it. */
 export type IssuerSettings = {
@@ -36,7 +43,11 @@ export function ownIssuer(settings: { readonly issuer: string; readonly audience
   return {
     ...settings,
     callerOf: ownCallerOf,
-    revocableBy: ({ sid }) => (typeof sid === "string" ? [`session:${sid}`] : []),
+    tokenId: (jti) => `token:${jti}`,
+    revocableBy: ({ sid }, kid) => [
+      ...(typeof sid === "string" ? [`session:${sid}` as const] : []),
+      ...(kid === undefined ? [] : [`key:${kid}` as const]),
+    ],
   };
 }
 
@@ -66,6 +77,7 @@ export function otherIssuer(settings: IssuerSettings, keys: KeySource): TrustedI
         ...(storeId !== undefined && { store_id: storeId }),
       });
     },
+    tokenId: (jti) => tokenIdOf(issuer, jti),
     revocableBy: () => [],
   };
 }

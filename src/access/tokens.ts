@@ -65,11 +65,7 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
       return {
         caller: issuer.callerOf(payload),
         untilMs: ((payload.exp ?? 0) + clockSkewSeconds) * 1000,
-        revocableBy: [
-          idOf(payload, token),
-          ...issuer.revocableBy(payload),
-          ...(protectedHeader.kid ? [`key:${protectedHeader.kid}` as const] : []),
-        ],
+        revocableBy: [idOf(issuer, payload, token), ...issuer.revocableBy(payload, protectedHeader.kid)],
       };
     } catch (error) {
       if (error instanceof errors.JOSEError) throw refused(explain(error));
@@ -93,8 +89,8 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
 }
 
 /** Without a `jti` it is known by what was signed. Not by all of the token: of an ECDSA signature anybody can make a second one. */
-function idOf({ jti }: JWTPayload, token: string): RevocationId {
-  if (typeof jti === "string" && jti !== "") return `token:${jti}`;
+function idOf({ tokenId }: TrustedIssuer, { jti }: JWTPayload, token: string): RevocationId {
+  if (typeof jti === "string" && jti !== "") return tokenId(jti);
   return `digest:${hash("sha256", token.slice(0, token.lastIndexOf(".")), "base64url")}`;
 }
 

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { LINK_ROLE } from "../access/claims.ts";
 import type { Client, Clients } from "../access/clients.ts";
+import { tokenIdOf } from "../access/issuers.ts";
 import { mayAccess } from "../access/permissions.ts";
 import type { Revocations } from "../access/revocations.ts";
 import type { SessionStep, Sessions } from "../access/sessions.ts";
@@ -91,10 +92,13 @@ export function createAuthService(dependencies: AuthDependencies): ServiceHandle
       return {};
     },
 
-    async revokeAccess({ target }, { caller, log }) {
+    async revokeAccess({ target, issuer: whose }, { caller, log }) {
       switch (target.case) {
         case "tokenId":
-          await revocations.revoke([`token:${target.value}`], new Date(now().getTime() + REVOKED_BY_ID_MS));
+          await revocations.revoke(
+            [whose === "" || whose === issuer ? `token:${target.value}` : tokenIdOf(whose, target.value)],
+            new Date(now().getTime() + REVOKED_BY_ID_MS),
+          );
           break;
         case "sessionId":
           await sessions.revoke(target.value);

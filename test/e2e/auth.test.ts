@@ -275,6 +275,13 @@ describe("another issuer", () => {
     expect(await statusWith(later, token)).toBe(200);
     const operator = await key.sign({ iss: settings.issuer, aud: "shop", sub: "operator-1", role: "operator", exp });
     expect(await statusWith(later, operator)).toBe(401);
+    // Its identifiers are its own: what has the same one here is another token.
+    const named = await key.sign({ iss: settings.issuer, aud: "shop", sub: "customer-1", role: "buyer", exp, jti: "one" });
+    const staff = later.client(AuthService, "grpc", OPERATOR);
+    await staff.revokeAccess({ target: { case: "tokenId", value: "one" } });
+    expect(await statusWith(later, named)).toBe(200);
+    await staff.revokeAccess({ target: { case: "tokenId", value: "one" }, issuer: settings.issuer });
+    expect(await statusWith(later, named)).toBe(401);
     // It has no jti.
     await createClient(AuthService, createGrpcTransport({ baseUrl: `http://${later.grpc}` })).revokeToken({ token });
     expect(await statusWith(later, token)).toBe(401);

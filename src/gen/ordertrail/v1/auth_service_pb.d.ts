@@ -231,6 +231,13 @@ export declare type RevokeAccessRequest = Message<"ordertrail.v1.RevokeAccessReq
     value: string;
     case: "clientId";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * With token_id: whose token it is, the `iss` of another issuer; empty for Ordertrail's own.
+   *
+   * @generated from field: string issuer = 4;
+   */
+  issuer: string;
 };
 
 /**
