@@ -18,6 +18,7 @@ import {
   waitingToDocument,
 } from "./order-tracking-document.ts";
 import type { Projection, ProjectionWriter } from "./projection.ts";
+import { writeDocuments } from "./write-documents.ts";
 
 /** The collection, and the projection's name. */
 export const DEADLINES = "deadlines";
@@ -26,7 +27,6 @@ export const DEADLINES = "deadlines";
 const REVISION = 1;
 /** Deadlines are minutes: an order that moves on within this time is written once. */
 const REST_MS = 2000;
-const DUPLICATE_KEY = 11000;
 const ORDER_STREAMS = orderStream("");
 
 /** A document of `deadlines`: what an order waits for, and when something is to be done about it. */
@@ -133,19 +133,10 @@ function openDeadlines(target: Collection<DeadlineDocument>, reader: LogReader):
           upsert: true,
         });
       }
-      await write(target, updates);
+      await writeDocuments(target, updates);
     },
     flush: async () => undefined,
   };
-}
-
-async function write(target: Collection<DeadlineDocument>, updates: readonly object[]): Promise<void> {
-  if (updates.length === 0) return;
-  const command = { update: target.collectionName, updates, ordered: false, writeConcern: { w: "majority", j: true } };
-  const { writeErrors = [] } = await target.db.command(command);
-  // A document that is as new already is there under the same key.
-  const failed = writeErrors.find(({ code }: { code: number }) => code !== DUPLICATE_KEY);
-  if (failed) throw new Error(`${target.collectionName} cannot be updated: ${failed.errmsg}`);
 }
 
 function foldWait(before: Wait, { entry }: RecordedEntry): Wait {

@@ -3,6 +3,7 @@ import type { Collection, Db, Document, IndexDescription } from "mongodb";
 import type { RecordedEntry } from "../log/log-entry.ts";
 import type { LogReader } from "../log/reader.ts";
 import type { Projection, ProjectionWriter } from "./projection.ts";
+import { writeDocuments } from "./write-documents.ts";
 
 /** A read model each of whose documents is made of one stream. */
 export type StreamDocuments<State> = {
@@ -26,7 +27,6 @@ export type VersionedDocument = Document & { readonly version: number };
 
 type Known<State> = { readonly version: number; readonly state: State | undefined };
 
-const DUPLICATE_KEY = 11000;
 const REMEMBERED = 5000;
 
 /** The projection that keeps these documents. What it knows of a stream it reads from the log: the documents themselves are never trusted. */
@@ -92,17 +92,8 @@ function openCopy<State>(target: Collection<Document>, reader: LogReader, model:
           updates.push({ q: { [key]: document[key], version: { $lt: document.version } }, u: { $set: document }, upsert: true });
         }
       }
-      await write(target, updates);
+      await writeDocuments(target, updates);
     },
     flush: async () => undefined,
   };
-}
-
-async function write(target: Collection<Document>, updates: readonly object[]): Promise<void> {
-  if (updates.length === 0) return;
-  const command = { update: target.collectionName, updates, ordered: false, writeConcern: { w: "majority", j: true } };
-  const { writeErrors = [] } = await target.db.command(command);
-  // A document that is as new already is there under the same key.
-  const failed = writeErrors.find(({ code }: { code: number }) => code !== DUPLICATE_KEY);
-  if (failed) throw new Error(`${target.collectionName} cannot be updated: ${failed.errmsg}`);
 }
