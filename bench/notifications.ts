@@ -34,7 +34,7 @@ async function run(bench: Bench): Promise<Row[]> {
   await using cleanUp = new AsyncDisposableStack();
   const nats = await startNatsServer({ dataDir: join(folder, "nats-notifications") });
   cleanUp.defer(() => nats.stop());
-  await using sandbox: Sandbox = await startChild("children/message-sandbox.ts", undefined);
+  await using sandbox: Sandbox = await startChild("children/message-sandbox.ts", null);
   const played = (await sandbox.ask("settings")) as PlayedMessages;
   await using posts = await startChild<PostMails, { perSecond: number }>("children/post-mails.ts", played);
   const messages = bigLogEntries < 1_000_000 ? QUICK_MESSAGES : MESSAGES;

@@ -14,7 +14,7 @@ export type SandboxTask = "settings" | "taken" | "clear" | { readonly hangSms: n
 const MOST = 100_000;
 
 /** Plays SendGrid and Twilio, in a process of their own. */
-await serveParent<undefined, SandboxTask, PlayedMessages | readonly Taken[]>(async () => {
+await serveParent<null, SandboxTask, PlayedMessages | readonly Taken[]>(async () => {
   const outbox = createOutbox(MOST);
   const email = await startSendGridSandbox({ outbox });
   const sms = await startTwilioSandbox({ outbox });

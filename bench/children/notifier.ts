@@ -59,7 +59,7 @@ await serveParent<Record<string, string>, NotifierTask, NotifierAnswer>(async (e
       for (let index = 0; index < CUSTOMERS; index++)
         await notifications.updatePreferences({
           ...{ customerId: `${name}-${index}`, channels: [channel], email: `${name}-${index}@example.com` },
-          phone: `+4915123${String(index + 10_000)}`,
+          phone: `+4915123${String(index + 100_000)}`,
         });
     };
     await each("email", NotificationChannel.EMAIL);
