@@ -26,7 +26,7 @@ import { createContactIndex } from "./privacy/contact-index.ts";
 import type { PersonalKeys } from "./privacy/personal-keys.ts";
 import { createRepeater } from "./privacy/repeater.ts";
 import type { SecretName, WrappedSecrets } from "./privacy/wrapped-secrets.ts";
-import { createNotificationLogs } from "./projections/notification-logs.ts";
+import { createNotificationLogs, type DueMessage } from "./projections/notification-logs.ts";
 import type { Projector } from "./projections/projector.ts";
 import { createPushTokens } from "./projections/push-tokens.ts";
 import { type ServedService, type ServiceHandlers, served } from "./services/call.ts";
@@ -82,7 +82,8 @@ const CHECKPOINT = "notifier";
 const SWEEP_MS = 1000;
 /** What is due is left for so long to whoever planned it. */
 const GRACE_MS = 2000;
-const SWEEP_ORDERS = 200;
+const SWEEP_PAGE = 200;
+const SWEEP_AT_ONCE = 32;
 /** The message by which a store hears of an order. */
 const STORE_IS_TOLD = "store-new-order";
 
@@ -134,12 +135,9 @@ export async function createNotifier(parts: NotifierParts): Promise<Notifier> {
 
   const sender = createSender({
     ...{ channels, notifications, orders, stores, receivers, keys, now, logger },
-    links: {
-      tracking: async () => "",
-      unsubscribe: async (customerId) => {
-        const base = parts.publicUrl();
-        return base === undefined ? "" : `${base}/unsubscribe/${customerId}/${await unsubscribeToken(customerId)}`;
-      },
+    unsubscribeLink: async (customerId) => {
+      const base = parts.publicUrl();
+      return base === undefined ? "" : `${base}/unsubscribe/${customerId}/${await unsubscribeToken(customerId)}`;
     },
     isConversationOpen: async (phone) => (await contacts.lastInbound(phone)) !== undefined,
     providerLimit: limiters.limiter({ name: "notify:provider", points: parts.notifyProviderPerSecond, seconds: 1 }),
@@ -163,12 +161,31 @@ export async function createNotifier(parts: NotifierParts): Promise<Notifier> {
     },
   };
 
-  /** What was postponed, what waits to be tried again, and what others have left: every order with something due is looked at. */
-  async function sweep(signal: AbortSignal): Promise<void> {
-    for (const orderId of await logs.due(new Date(now().getTime() - GRACE_MS), SWEEP_ORDERS)) {
-      signal.throwIfAborted();
-      await sender.settle(orderId);
-      await sender.sendDue(orderId);
+  /** Does something for every order that has such a message due. One that cannot be looked after holds up no other, and is looked at again. */
+  async function sweep(
+    status: "WAITING" | "ATTEMPTING",
+    without: () => readonly NotificationChannel[],
+    lookAfter: (orderId: string) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const by = new Date(now().getTime() - GRACE_MS);
+    const seen = new Set<string>();
+    for (let after: DueMessage | undefined; ; ) {
+      const page = await logs.due(status, by, SWEEP_PAGE, without(), after);
+      const fresh = [...new Set(page.map(({ orderId }) => orderId))].filter((orderId) => !seen.has(orderId));
+      for (const orderId of fresh) seen.add(orderId);
+      const lane = async () => {
+        for (let orderId = fresh.shift(); orderId !== undefined && !signal.aborted; orderId = fresh.shift()) {
+          try {
+            await lookAfter(orderId);
+          } catch (error) {
+            logger.warn({ err: error, order_id: orderId }, "messages of an order cannot be looked after; trying again");
+          }
+        }
+      };
+      await Promise.all(Array.from({ length: SWEEP_AT_ONCE }, lane));
+      after = page.at(-1);
+      if (page.length < SWEEP_PAGE || signal.aborted) return;
     }
   }
 
@@ -184,10 +201,22 @@ export async function createNotifier(parts: NotifierParts): Promise<Notifier> {
     }
   }
 
-  const sweeping = createRepeater("looking for messages that are due", sweep, SWEEP_MS, logger);
+  // Apart, as whoever settles waits for a provider that may hang.
+  const sending = createRepeater(
+    "looking for messages that are due",
+    (signal) => sweep("WAITING", sender.full, sender.sendDue, signal),
+    SWEEP_MS,
+    logger,
+  );
+  const settling = createRepeater(
+    "looking for messages that nobody has settled",
+    (signal) => sweep("ATTEMPTING", () => [], sender.settle, signal),
+    SWEEP_MS,
+    logger,
+  );
   let consumer: EventConsumer | undefined;
   const service = createNotificationService({
-    ...{ customers, tokens, notifications, orders, reader, pushTokens, logs, contacts, projector, keys },
+    ...{ customers, tokens, orders, reader, pushTokens, logs, contacts, projector, keys },
     watch: createWatchNotifications({
       ...{ reader, logs, orders, stores, keys, now, heartbeatMs: parts.watchHeartbeatMs, defaultTimeZone: parts.defaultTimeZone },
     }),
@@ -211,7 +240,8 @@ export async function createNotifier(parts: NotifierParts): Promise<Notifier> {
         return;
       }
       consumer = startEventConsumer({ nats, prefix: natsPrefix, checkpoint, take, logger });
-      sweeping.start();
+      sending.start();
+      settling.start();
     },
     async check() {
       await consumer?.check();
@@ -219,7 +249,8 @@ export async function createNotifier(parts: NotifierParts): Promise<Notifier> {
     sender,
     pending: () => consumer?.pending() ?? 0,
     async [Symbol.asyncDispose]() {
-      await sweeping.stop();
+      await sending.stop();
+      await settling.stop();
       await consumer?.stop();
       await sender.stop();
     },

@@ -21,6 +21,8 @@ const MAX_BODY_BYTES = 1024 * 1024;
 const GRACE_MS = 1000;
 const MAX_VALIDITY_SECONDS = 36_000;
 /** How many messages to one number are looked through. */
+/** Twilio tells times in whole seconds, by its own clock. */
+const CLOCKS_MS = 5000;
 const PAGE_SIZE = 50;
 const CALLBACK_PATH = "/webhooks/twilio";
 /** Has Twilio call again, three times, when we fail in any way; by itself it does so only when there was no connection. */
@@ -93,10 +95,18 @@ export function createSms(settings: SmsSettings, { render, calls }: SmsParts): C
     async find(message, since, signal) {
       signal.throwIfAborted();
       const [to, body] = [phoneOf(message), textOf(message)];
-      const isOurs = (each: { readonly body: string; readonly from: string; readonly messagingServiceSid: string }) =>
-        each.body === body && (sender.from === undefined ? each.messagingServiceSid === from : each.from === from);
+      // Twilio's own filter goes by when a message was sent, which one that still waits there was not: by when it was taken, it is looked for here.
+      const isOurs = (each: {
+        readonly body: string;
+        readonly from: string;
+        readonly messagingServiceSid: string;
+        readonly dateCreated: Date;
+      }) =>
+        each.body === body &&
+        each.dateCreated.getTime() >= since.getTime() - CLOCKS_MS &&
+        (sender.from === undefined ? each.messagingServiceSid === from : each.from === from);
       const list = async () => {
-        const { instances } = await client.messages.page({ to, dateSentAfter: since, pageSize: PAGE_SIZE });
+        const { instances } = await client.messages.page({ to, pageSize: PAGE_SIZE });
         const found = instances.find(isOurs);
         return found && { providerMessageId: found.sid };
       };

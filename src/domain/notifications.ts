@@ -17,7 +17,7 @@ import { happened } from "./order-event.ts";
 export const notificationStream = (orderId: string): string => `notification-${orderId}`;
 
 /** How a message stands. `WAITING` and `ATTEMPTING` are the only ones from which something is still to be done. */
-export const MESSAGE_STATUSES = [
+const MESSAGE_STATUSES = [
   "WAITING",
   "ATTEMPTING",
   "ACCEPTED",
@@ -112,7 +112,7 @@ export function lookAt({ status, notBefore, answerBy }: MessageState): Date | un
 }
 
 /** Messages by one way to one audience: they keep their order. */
-export function wayOf({ plan }: Pick<MessageState, "plan">): string {
+function wayOf({ plan }: Pick<MessageState, "plan">): string {
   return `${plan.audience}/${plan.channel}`;
 }
 

@@ -9,7 +9,7 @@ import { presentOrders } from "../services/present-order.ts";
 import type { MessageVariables } from "../templates/message-variables.ts";
 
 /** For whom, and in what language and time zone, a message is written. */
-export type Reader = { readonly locale: string; readonly timeZone: string; readonly unsubscribeUrl: string; readonly trackingUrl: string };
+export type Reader = { readonly locale: string; readonly timeZone: string; readonly unsubscribeUrl: string };
 
 /** Ordertrail itself writes what the customer reads: it sees what an operator sees. */
 const WRITER = { role: Role.OPERATOR, subject: "ordertrail" };
@@ -44,7 +44,8 @@ export async function messageVariables(
       answer: status === SubstitutionStatus.PROPOSED ? "" : SubstitutionStatus[status],
     })),
     reason: state.cancellation?.reason || (state.waiting ? Deadline[state.waiting.deadline] : ""),
-    tracking_url: reader.trackingUrl,
+    // A link would have to be made for each message; templates leave it out where there is none.
+    tracking_url: "",
     unsubscribe_url: reader.unsubscribeUrl,
   };
 }

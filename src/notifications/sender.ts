@@ -33,6 +33,8 @@ export type Sender = {
   sendDue(orderId: string): Promise<void>;
   /** Settles attempts whose process has died: asks the provider where it can tell. */
   settle(orderId: string): Promise<void>;
+  /** The channels that take nothing more at present. */
+  full(): readonly NotificationChannel[];
   /** How many messages wait here for room, and how many are with providers. */
   counts(): readonly { readonly channel: NotificationChannel; readonly waiting: number; readonly underWay: number }[];
   /** Begins nothing more; resolves when what was begun has come to an end. */
@@ -56,10 +58,8 @@ export type SenderOptions = {
   readonly stores: Pick<Transactor<StoreState>, "read">;
   readonly receivers: Receivers;
   readonly keys: PersonalKeys;
-  readonly links: {
-    readonly tracking: (orderId: string) => Promise<string>;
-    readonly unsubscribe: (customerId: string) => Promise<string>;
-  };
+  /** Where a customer unsubscribes from email; empty where this is not reached from outside. */
+  readonly unsubscribeLink: (customerId: string) => Promise<string>;
   /** Whether somebody wrote to us by WhatsApp in the last 24 hours. */
   readonly isConversationOpen: (phone: string) => Promise<boolean>;
   /** Of calls to one provider. */
@@ -95,7 +95,7 @@ const RECORD_RETRY_MS = 500;
 type Lane = { underWay: number; failures: number; closedUntil: number; readonly waiting: Set<string> };
 
 export function createSender(options: SenderOptions): Sender {
-  const { channels, notifications, orders, stores, receivers, keys, links, now, logger, answerMs, atOnce } = options;
+  const { channels, notifications, orders, stores, receivers, keys, unsubscribeLink, now, logger, answerMs, atOnce } = options;
   const lanes = new Map<NotificationChannel, Lane>(
     Array.from(channels.keys(), (channel) => [channel, { underWay: 0, failures: 0, closedUntil: 0, waiting: new Set() }]),
   );
@@ -136,8 +136,7 @@ export function createSender(options: SenderOptions): Sender {
       store,
       {
         ...{ locale: plan.locale, timeZone: receiver.timeZone },
-        trackingUrl: isToCustomer ? await links.tracking(plan.orderId) : "",
-        unsubscribeUrl: isToCustomer && isEmail ? await links.unsubscribe(plan.recipientId) : "",
+        unsubscribeUrl: isToCustomer && isEmail ? await unsubscribeLink(plan.recipientId) : "",
       },
       keys,
     );
@@ -362,6 +361,7 @@ export function createSender(options: SenderOptions): Sender {
       const outcome = found ?? new ChannelError("unknown", "process_ended", "whoever asked the provider has died");
       await conclude(orderId, message, attempts, outcome, () => false, true);
     }
+    start(orderId);
   }
 
   return {
@@ -399,6 +399,7 @@ export function createSender(options: SenderOptions): Sender {
     },
     sendDue: begin,
     settle,
+    full: () => [...lanes.keys()].filter((channel) => !hasRoom(channel)),
     counts: () => Array.from(lanes, ([channel, { waiting, underWay }]) => ({ channel, waiting: waiting.size, underWay })),
     async stop() {
       stopping.abort();

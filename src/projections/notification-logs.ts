@@ -67,7 +67,7 @@ export function createNotificationLogsProjection(db: Db, reader: LogReader): Pro
       { key: { planned_at: -1, notification_id: 1 } },
       { key: { recipient_id: 1, planned_at: -1, notification_id: 1 } },
       { key: { order_id: 1, planned_at: -1, notification_id: 1 } },
-      { key: { next_at: 1 }, partialFilterExpression: { next_at: { $type: "date" } } },
+      { key: { next_at: 1, notification_id: 1 }, partialFilterExpression: { next_at: { $type: "date" } } },
       { key: { provider_message_id: 1 }, partialFilterExpression: { provider_message_id: { $gt: "" } } },
     ],
     fold: foldLogs,
@@ -120,12 +120,21 @@ export type NotificationListing = {
   readonly limit: number;
 };
 
+/** A message about which something is to be done. */
+export type DueMessage = { readonly orderId: string; readonly notificationId: string; readonly nextAt: Date };
+
 /** Reads `notification_logs`. */
 export type NotificationLogs = {
   /** The newest first; going on after the last of a page skips none and repeats none. */
   list(listing: NotificationListing): Promise<NotificationDocument[]>;
-  /** Orders with a message about which something was to be done by a time; the longest due first. */
-  due(by: Date, limit: number): Promise<string[]>;
+  /** Messages of that status about which something was to be done by a time, by none of the channels named; the longest due first, after the one given. */
+  due(
+    status: "WAITING" | "ATTEMPTING",
+    by: Date,
+    limit: number,
+    without: readonly NotificationChannel[],
+    after?: DueMessage,
+  ): Promise<DueMessage[]>;
   /** The order of a message, by what the provider calls it. */
   orderOf(providerMessageId: string): Promise<{ readonly orderId: string; readonly messageId: string } | undefined>;
 };
@@ -156,15 +165,24 @@ export function createNotificationLogs(db: Db): NotificationLogs {
           .toArray(),
       );
     },
-    async due(by, limit) {
+    async due(status, by, limit, without, after) {
+      const channel = { $nin: without.map((each) => NotificationChannel[each]) };
+      const beyond = after && {
+        $or: [{ next_at: { $gt: after.nextAt } }, { next_at: after.nextAt, notification_id: { $gt: after.notificationId } }],
+      };
       const found = await again(() =>
         logs
-          .find({ next_at: { $type: "date", $lte: by } }, { projection: { _id: 0, order_id: 1 } })
-          .sort({ next_at: 1 })
+          .find(
+            { next_at: { $type: "date", $lte: by }, status, channel, ...beyond },
+            { projection: { _id: 0, order_id: 1, notification_id: 1, next_at: 1 } },
+          )
+          .sort({ next_at: 1, notification_id: 1 })
           .limit(limit)
           .toArray(),
       );
-      return [...new Set(found.map(({ order_id }) => order_id))];
+      return found.map(({ order_id, notification_id, next_at }) => ({
+        ...{ orderId: order_id, notificationId: notification_id, nextAt: next_at as Date },
+      }));
     },
     async orderOf(providerMessageId) {
       const found = await again(() => logs.findOne({ provider_message_id: providerMessageId }));

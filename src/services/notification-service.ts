@@ -47,7 +47,6 @@ import type { WatchNotifications } from "./watch-notifications.ts";
 export type NotificationServiceOptions = {
   readonly customers: Transactor<CustomerState>;
   readonly tokens: Transactor<PushTokenState>;
-  readonly notifications: Pick<Transactor<NotificationsState>, "read">;
   readonly orders: Pick<Transactor<OrderState>, "read">;
   readonly reader: Pick<LogReader, "readStream">;
   readonly pushTokens: PushTokens;
@@ -314,7 +313,7 @@ function filterOf(request: ListNotificationsRequest, { caller }: Call): Notifica
 }
 
 /** A message as lists show it. */
-export function presentNotification(document: NotificationDocument): MessageInitShape<typeof NotificationSchema> {
+function presentNotification(document: NotificationDocument): MessageInitShape<typeof NotificationSchema> {
   return {
     ...{ notificationId: document.notification_id, orderId: document.order_id, recipientId: document.recipient_id },
     audience: NotificationAudience[document.audience as keyof typeof NotificationAudience],

@@ -51,7 +51,7 @@ export function createWatchNotifications(options: WatchNotificationsOptions): Wa
     const order = await orders.read(plan.orderId);
     const store = order && (await stores.read(order.state.storeId))?.state;
     const timeZone = store?.profile?.timeZone || defaultTimeZone;
-    const reading = { locale: plan.locale || "en", timeZone, unsubscribeUrl: "", trackingUrl: "" };
+    const reading = { locale: plan.locale || "en", timeZone, unsubscribeUrl: "" };
     const text = order && renderInApp(plan.template as TemplateName, reading.locale, await messageVariables(order, store, reading, keys));
     return {
       ...{ notificationId: plan.messageId, orderId: plan.orderId, audience: NotificationAudience.CUSTOMER, recipientId: plan.recipientId },
